@@ -1,0 +1,1 @@
+"""Recipes that write the bundled assets: the starter model and the sample datasets."""

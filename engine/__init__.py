@@ -1,0 +1,1 @@
+"""The training engine. Deliberately empty: importing `engine.contract` must never import torch."""

@@ -1,0 +1,1 @@
+"""What `python -m engine` can do, one file per group of commands."""

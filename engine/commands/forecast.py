@@ -1,0 +1,108 @@
+"""`estimate` and `inspect`."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+from engine.commands.output import print_json
+from engine.contract.errors import ExitCode, RequestError
+from engine.contract.model_source import check_model_folder, resolve_model
+from engine.contract.presets import resolve_presets
+from engine.contract.spec import METHOD_KINDS, RunSpec
+from engine.contract.spec_file import read_spec, validate_spec
+from engine.memory.devices import Device, choose_device
+from engine.memory.estimate import Forecast, estimate
+from engine.memory.units import gib
+from engine.shapes import find_shape
+
+
+def estimate_command(options: Namespace) -> ExitCode:
+    """Forecast one spec, or the same spec with every method."""
+    spec = read_spec(options.spec)
+    device = _device(spec, options.gpu_gib)
+    if options.all_methods:
+        return _all_methods(spec, device, as_json=options.json)
+    forecast = forecast_of(spec, device)
+    if options.json:
+        print_json(forecast.as_json())
+    else:
+        _print_terms(forecast, device)
+    return ExitCode.DONE
+
+
+def forecast_of(spec: RunSpec, device: Device) -> Forecast:
+    """Resolve a spec and forecast it.
+
+    Raises:
+        RequestError: The model cannot be used.
+    """
+    reference = resolve_model(spec.model.source)
+    if reference.folder is not None:
+        check_model_folder(reference.folder)
+    shape = find_shape(reference, spec.model.revision)
+    return estimate(resolve_presets(spec, reference), shape, device)
+
+
+def _device(spec: RunSpec, gpu_gib: float | None) -> Device:
+    if gpu_gib is None:
+        return choose_device(spec.train.device)
+    if not 0 < gpu_gib < 1e6:
+        raise RequestError("--gpu-gib", "it must be a number of GiB above 0.")
+    size = int(gpu_gib * 1024**3)
+    return Device("cuda", "cuda", f"a GPU with {gpu_gib:g} GiB", size, size)
+
+
+def _all_methods(spec: RunSpec, device: Device, *, as_json: bool) -> ExitCode:
+    forecasts = {kind: forecast_of(_with_method(spec, kind), device) for kind in METHOD_KINDS}
+    if as_json:
+        rows = [{"kind": k, "preset": None, **f.as_json()} for k, f in forecasts.items()]
+        print_json({"methods": rows})
+        return ExitCode.DONE
+    for kind, forecast in forecasts.items():
+        band = f"{gib(forecast.low_bytes)} to {gib(forecast.high_bytes)}"
+        print(f"{kind:8} {gib(forecast.total_bytes):>12}  ({band})  {_verdict(forecast)}")
+    return ExitCode.DONE
+
+
+def _with_method(spec: RunSpec, kind: str) -> RunSpec:
+    """The same request for another method; its own settings only where it is the one asked for."""
+    if kind == spec.method.kind:
+        return spec
+    document: dict[str, Any] = spec.as_json()
+    document["method"] = {"kind": kind}
+    document["train"] |= {"grad_accumulation": 1, "max_grad_norm": None}
+    return validate_spec(document)
+
+
+def _print_terms(forecast: Forecast, device: Device) -> None:
+    for term, size in forecast.terms.items():
+        print(f"{term:12} {gib(size):>12}")
+    band = f"{gib(forecast.low_bytes)} to {gib(forecast.high_bytes)}"
+    print(f"{'total':12} {gib(forecast.total_bytes):>12}  ({band})")
+    print(f"{_verdict(forecast)} on {device.name}, {gib(device.free_bytes)} free.")
+    for sentence in forecast.advice:
+        print(sentence)
+
+
+def _verdict(forecast: Forecast) -> str:
+    words = {"fits": "Fits", "tight": "Tight", "too_large": "Does not fit", "unknown": "Unknown"}
+    return words[forecast.verdict]
+
+
+def inspect_command(options: Namespace) -> ExitCode:
+    """Shapes, parameters, tokenizer and template of a model."""
+    reference = resolve_model(options.model)
+    if reference.folder is not None:
+        check_model_folder(reference.folder)
+    shape = find_shape(reference)
+    if options.json:
+        print_json({**shape.model_dump(mode="json"), "num_parameters": shape.num_parameters})
+        return ExitCode.DONE
+    print(f"{shape.name}: {shape.model_type}, {shape.num_parameters:,} parameters")
+    print(f"{shape.num_layers} layers, hidden size {shape.hidden_size}, {shape.num_heads} heads")
+    print(f"vocabulary {shape.vocab_size:,}, context {shape.max_position or 'unknown'}")
+    for tensor in shape.tensors:
+        size = " x ".join(map(str, tensor.shape))
+        print(f"  {tensor.repeat:4} x {tensor.name}  ({size})  {tensor.role}")
+    return ExitCode.DONE

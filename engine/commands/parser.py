@@ -1,0 +1,120 @@
+"""The command line's surface, and what becomes of a mistake."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from engine.commands.output import print_mistakes
+from engine.contract.errors import ExitCode, RequestError, RequestErrors, mistakes
+from engine.contract.run_dir import default_runs
+
+_COMMANDS = {
+    "run": "engine.commands.runs",
+    "launch": "engine.commands.runs",
+    "resume": "engine.commands.runs",
+    "stop": "engine.commands.runs",
+    "status": "engine.commands.report",
+    "list": "engine.commands.report",
+    "estimate": "engine.commands.forecast",
+    "inspect": "engine.commands.forecast",
+    "ask": "engine.commands.talk",
+    "schema": "engine.commands.schema",
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; returns its exit code. Modules are imported only when needed."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    options = build_parser().parse_args(arguments)
+    command = getattr(import_module(_COMMANDS[options.command]), f"{options.command}_command")
+    try:
+        return int(command(options))
+    except (RequestError, RequestErrors) as error:
+        print_mistakes(mistakes(error), as_json=getattr(options, "json", False))
+        return ExitCode.BAD_REQUEST
+    except KeyboardInterrupt:
+        return ExitCode.STOPPED
+    except BrokenPipeError:
+        # The reader of our output went away; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FAILED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m engine", description="Tune every weight of a language model."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run_commands(commands)
+    _add_report_commands(commands)
+    _add_model_commands(commands)
+    return parser
+
+
+Commands = argparse._SubParsersAction  # pyright: ignore[reportPrivateUsage]
+
+
+def _add_run_commands(commands: Commands[argparse.ArgumentParser]) -> None:
+    for name, words in (
+        ("run", "train in the foreground; the last line is the run folder"),
+        ("launch", "train in the background; prints the run folder"),
+    ):
+        command = commands.add_parser(name, help=words)
+        command.add_argument("spec", metavar="SPEC", type=Path, help="YAML or JSON file")
+        _add_runs(command)
+        command.add_argument("--name", help="name of the run folder")
+        _add_json(command)
+    resume = commands.add_parser("resume", help="go on after the last checkpoint")
+    stop = commands.add_parser("stop", help="stop after this step and keep a checkpoint")
+    stop.add_argument("--discard", action="store_true", help="keep no checkpoint")
+    for command in (resume, stop):
+        command.add_argument("run", metavar="RUN", help="run folder or its name")
+        _add_runs(command)
+        _add_json(command)
+
+
+def _add_report_commands(commands: Commands[argparse.ArgumentParser]) -> None:
+    status = commands.add_parser("status", help="how a run is doing")
+    status.add_argument("run", metavar="RUN", help="run folder or its name")
+    every = commands.add_parser("list", help="all runs, newest first")
+    schema = commands.add_parser("schema", help="the spec as JSON Schema")
+    del schema
+    for command in (status, every):
+        _add_runs(command)
+        _add_json(command)
+
+
+def _add_model_commands(commands: Commands[argparse.ArgumentParser]) -> None:
+    estimate = commands.add_parser("estimate", help="what a run will need, before it starts")
+    estimate.add_argument("spec", metavar="SPEC", type=Path, help="YAML or JSON file")
+    estimate.add_argument("--gpu-gib", type=float, metavar="N", help="compare with N GiB free")
+    estimate.add_argument("--all-methods", action="store_true", help="every method side by side")
+    inspect = commands.add_parser("inspect", help="shapes of a model; loads no weights")
+    inspect.add_argument("model", metavar="MODEL", help="starter, name, folder or hub id")
+    ask = commands.add_parser("ask", help="one question to a model or to a run's result")
+    ask.add_argument("target", metavar="TARGET", help="run, model folder, hub id or starter")
+    ask.add_argument("prompt", metavar="PROMPT")
+    ask.add_argument("--base", action="store_true", help="ask the model that the run began with")
+    ask.add_argument("--seed", type=int, default=0, metavar="N")
+    ask.add_argument("--temperature", type=float, default=0.0, metavar="T")
+    ask.add_argument("--max-new-tokens", type=int, default=128, metavar="N")
+    ask.add_argument("--system", default="", metavar="TEXT")
+    _add_runs(ask)
+    for command in (estimate, inspect, ask):
+        _add_json(command)
+
+
+def _add_runs(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--runs", type=Path, default=default_runs(), metavar="DIR", help="folder of all runs"
+    )
+
+
+def _add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print one JSON document")

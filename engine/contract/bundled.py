@@ -1,0 +1,62 @@
+"""What ships with the app: the starter model, the sample datasets, the catalogue of shapes."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+STARTER = ASSETS / "starter"
+DATASETS = ASSETS / "datasets"
+MODELS = ASSETS / "models"
+
+
+class SampleDataset(BaseModel):
+    """One line of `assets/datasets/index.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str
+    description: str
+    rows: int
+    heldout_rows: int
+    scorer: str
+    prompts: tuple[str, ...] = Field(alias="samples")
+
+
+class CatalogueModel(BaseModel):
+    """One line of `assets/models/index.json`: a well-known model whose shape ships with the app."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str
+    hub_id: str
+    num_parameters: int
+
+
+@cache
+def catalogue() -> dict[str, CatalogueModel]:
+    """Well-known models by catalogue name, the smallest first."""
+    index = json.loads((MODELS / "index.json").read_text(encoding="utf-8"))
+    models = {name: CatalogueModel.model_validate(entry) for name, entry in index.items()}
+    return dict(sorted(models.items(), key=lambda item: item[1].num_parameters))
+
+
+@cache
+def sample_datasets() -> dict[str, SampleDataset]:
+    """The bundled datasets by name."""
+    index = json.loads((DATASETS / "index.json").read_text(encoding="utf-8"))
+    return {name: SampleDataset.model_validate(entry) for name, entry in index.items()}
+
+
+def sample_path(name: str) -> Path:
+    """The training rows of a bundled dataset."""
+    return DATASETS / f"{name}.jsonl"
+
+
+def heldout_path(name: str) -> Path:
+    """The held-out prompts of a bundled dataset; never trained on."""
+    return DATASETS / f"{name}.heldout.jsonl"

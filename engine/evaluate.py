@@ -1,0 +1,63 @@
+"""Held-out loss, and what the model says now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from engine.data.batching import in_order
+from engine.data.chat import Example
+from engine.generate import Sampling, reply_to
+from engine.loss import summed_loss
+from engine.model import LoadedModel
+
+SAMPLE_TOKENS = 48
+
+
+@torch.no_grad()
+def held_out_loss(
+    loaded: LoadedModel,
+    examples: Sequence[Example],
+    batch_size: int,
+    device: torch.device,
+    stop: Callable[[], bool],
+) -> tuple[float, int] | None:
+    """Summed nats and number of target tokens; None if stopped midway or nothing to measure."""
+    total, count = 0.0, 0
+    with _evaluating(loaded.model):
+        for batch in in_order(examples, batch_size, loaded.pad_token):
+            if stop():
+                return None
+            total += float(summed_loss(loaded.model, batch.to(device)))
+            count += batch.num_target_tokens
+    return (total, count) if count else None
+
+
+def sample_replies(
+    loaded: LoadedModel, prompts: Sequence[str], stop: Callable[[], bool]
+) -> list[dict[str, str]]:
+    """Short, likeliest replies to fixed prompts."""
+    items: list[dict[str, str]] = []
+    with _evaluating(loaded.model):
+        for prompt in prompts:
+            if stop():
+                break
+            messages = [{"role": "user", "content": prompt}]
+            sampling = Sampling(max_new_tokens=SAMPLE_TOKENS)
+            reply = reply_to(loaded.model, loaded.tokenizer, messages, sampling)
+            items.append({"prompt": prompt, "reply": reply.text})
+    return items
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, the mode before afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

@@ -1,0 +1,195 @@
+"""The forecast: what a run will need, as named terms.
+
+Weights, moments and gradients are exact sums over the layouts that the engine allocates.
+Activations, logits and transient buffers are a model, with a stated band.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from engine.contract.spec import RunSpec
+from engine.memory.devices import Device
+from engine.memory.layout import DTYPE_BYTES
+from engine.memory.model_shape import ModelShape, TensorShape
+from engine.memory.passes import (
+    COUNTED,
+    Pass,
+    activation_bytes,
+    logits_bytes,
+    peak_bytes,
+)
+from engine.memory.plans import MemoryPlan, plan_for
+
+Term = Literal[
+    "weights",
+    "outliers",
+    "residual",
+    "gradients",
+    "moments",
+    "adapters",
+    "activations",
+    "logits",
+    "transient",
+    "runtime",
+]
+Verdict = Literal["fits", "tight", "too_large", "unknown"]
+MODELLED: frozenset[Term] = frozenset({"activations", "logits", "transient"})
+# Compared with measured peaks; the same on a GPU, where nobody has compared yet; neither.
+BAND_COUNTED, BAND_UNMEASURED, BAND_UNKNOWN = 0.1, 0.25, 0.6
+# Interpreter, torch and transformers in RAM; with CUDA, the context and cuBLAS workspaces.
+RUNTIME_BYTES = {"cpu": 550 << 20, "cuda": 600 << 20}
+RUNTIME_BAND = 0.3
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Bytes by term, with a band, against what is free."""
+
+    num_parameters: int
+    terms: dict[Term, int]
+    total_bytes: int
+    low_bytes: int
+    high_bytes: int
+    free_bytes: int | None
+    advice: tuple[str, ...] = ()
+    seconds_per_step: float | None = None
+
+    @property
+    def states_bytes(self) -> int:
+        """What lives as long as the run: weights and optimizer state."""
+        lasting: tuple[Term, ...] = ("weights", "outliers", "residual", "moments", "adapters")
+        return sum(self.terms.get(term, 0) for term in lasting)
+
+    @property
+    def tensor_bytes(self) -> int:
+        """What the engine's own peak counter will read: everything but the runtime."""
+        return self.total_bytes - self.terms.get("runtime", 0)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Tight means that it fits only if the forecast is not low."""
+        if self.free_bytes is None:
+            return "unknown"
+        if self.high_bytes <= self.free_bytes:
+            return "fits"
+        return "tight" if self.total_bytes <= self.free_bytes else "too_large"
+
+    def as_json(self) -> dict[str, Any]:
+        """What `estimate --json` prints; the keys are frozen."""
+        known = self.free_bytes is not None
+        return {
+            "num_parameters": self.num_parameters,
+            "states_bytes": self.states_bytes,
+            "bytes_per_parameter": round(self.states_bytes / max(1, self.num_parameters), 4),
+            "terms": dict(self.terms),
+            "total_bytes": self.total_bytes,
+            "low_bytes": self.low_bytes,
+            "high_bytes": self.high_bytes,
+            "free_bytes": self.free_bytes,
+            "fits": self.verdict != "too_large" if known else None,
+            "verdict": self.verdict,
+            "seconds_per_step": self.seconds_per_step,
+            "advice": list(self.advice),
+        }
+
+
+def estimate(
+    spec: RunSpec, shape: ModelShape, device: Device, longest_tokens: int | None = None
+) -> Forecast:
+    """Forecast the peak memory of a run.
+
+    Args:
+        spec: A complete spec.
+        shape: The model's shapes.
+        device: Where it will run; its free memory is what the verdict compares with.
+        longest_tokens: Longest conversation of the data, if known; else the sequence length.
+    """
+    plan = plan_for(spec.method)
+    terms: dict[Term, int] = {
+        "weights": sum(_weight_bytes(tensor, plan) for tensor in shape.tensors),
+        "moments": sum(_moment_bytes(tensor, plan) for tensor in shape.tensors),
+        **_pass_terms(shape, Pass.of(spec, shape, plan, device.kind, longest_tokens)),
+        "runtime": RUNTIME_BYTES[device.kind],
+    }
+    total = sum(terms.values())
+    modelled = sum(size for term, size in terms.items() if term in MODELLED)
+    doubt = round(band_of(shape, device) * modelled + RUNTIME_BAND * terms["runtime"])
+    forecast = Forecast(
+        shape.num_parameters, terms, total, total - doubt, total + doubt, device.free_bytes
+    )
+    return _with_advice(forecast, spec, shape)
+
+
+def band_of(shape: ModelShape, device: Device) -> float:
+    """Share of the modelled terms by which the peak may differ."""
+    if shape.model_type not in COUNTED:
+        return BAND_UNKNOWN
+    return BAND_COUNTED if device.kind == "cpu" else BAND_UNMEASURED
+
+
+def _pass_terms(shape: ModelShape, one_pass: Pass) -> dict[Term, int]:
+    """The terms of the pass, so that they add up to its peak.
+
+    Gradients appear as activations and logits go, in the same memory: those two count only with
+    what they take beyond the gradients.
+    """
+    gradients = gradient_bytes(shape, one_pass)
+    left = peak_bytes(shape, one_pass, gradients) - gradients
+    logits = min(left, logits_bytes(shape, one_pass))
+    activations = min(left - logits, activation_bytes(shape, one_pass))
+    return {
+        "gradients": gradients,
+        "activations": activations,
+        "logits": logits,
+        "transient": left - logits - activations,
+    }
+
+
+def _weight_bytes(tensor: TensorShape, plan: MemoryPlan) -> int:
+    return plan.of(tensor.role).weight.nbytes(tensor.shape) * tensor.repeat
+
+
+def _moment_bytes(tensor: TensorShape, plan: MemoryPlan) -> int:
+    moments = plan.of(tensor.role).moments
+    return sum(layout.nbytes(tensor.shape) for layout in moments) * tensor.repeat
+
+
+def gradient_bytes(shape: ModelShape, one_pass: Pass) -> int:
+    """All gradients in float32, or the one that is alive where updates are fused."""
+    if one_pass.chunk is None:
+        return shape.num_parameters * DTYPE_BYTES["float32"]
+    # A table's gradient comes whole from autograd, in the format that the table is stored in.
+    table = shape.largest("embedding", "other") * DTYPE_BYTES["bfloat16"]
+    matrix = min(shape.largest("linear"), one_pass.chunk) * one_pass.compute_bytes
+    return max(table, matrix)
+
+
+def _with_advice(forecast: Forecast, spec: RunSpec, shape: ModelShape) -> Forecast:
+    advice: list[str] = []
+    train = spec.train
+    if shape.model_type not in COUNTED:
+        advice.append(f"No {shape.model_type} model was measured yet, so the band is wide.")
+    if shape.max_position is not None and train.sequence_length > shape.max_position:
+        advice.append(
+            f"The model was made for {shape.max_position:,} tokens; a sequence length above that "
+            "is cut down to it."
+        )
+    if forecast.verdict in ("tight", "too_large"):
+        advice.extend(_ways_to_fit(forecast, spec))
+    return replace(forecast, advice=tuple(advice))
+
+
+def _ways_to_fit(forecast: Forecast, spec: RunSpec) -> list[str]:
+    train = spec.train
+    ways: list[str] = []
+    if train.activation_checkpointing is False:
+        ways.append("Turn activation checkpointing on: less memory, about a third slower.")
+    if train.batch_size > 1:
+        ways.append(f"Lower the batch size: {train.batch_size} to {train.batch_size // 2}.")
+    if spec.method.kind == "full":
+        ways.append("QFT trains every weight in about an eighth of the memory for its states.")
+    if forecast.free_bytes is not None and forecast.states_bytes > forecast.free_bytes:
+        ways.append("The weights and their states alone are too large: choose a smaller model.")
+    return ways

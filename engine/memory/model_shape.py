@@ -1,0 +1,107 @@
+"""The shapes of a model: all that a forecast needs to know of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from platformdirs import user_cache_dir
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA = 1
+Role = Literal["linear", "embedding", "small", "other"]
+_NOT_GEOMETRY = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
+
+
+class TensorShape(BaseModel):
+    """One weight. `role` decides how a method stores it.
+
+    `linear` is the matrix of a linear layer inside the blocks, `embedding` the token table or the
+    head, `small` a norm or bias, `other` anything else; `other` is stored like an embedding.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    shape: tuple[int, ...]
+    role: Role
+    repeat: int = 1
+
+    @property
+    def num_elements(self) -> int:
+        """Elements in one copy."""
+        return math.prod(self.shape)
+
+
+class ModelShape(BaseModel):
+    """A model without its weights.
+
+    Tied weights are listed once. `{}` in a name stands for the block's number where `repeat`
+    blocks are alike.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA
+    name: str
+    hub_id: str | None = None
+    model_type: str
+    tensors: tuple[TensorShape, ...]
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    tied: bool
+    max_position: int | None = None
+
+    @property
+    def num_parameters(self) -> int:
+        """Each weight once, tied ones too."""
+        return sum(tensor.num_elements * tensor.repeat for tensor in self.tensors)
+
+    @property
+    def linear_parameters(self) -> int:
+        """Weights inside linear layers of the blocks."""
+        return sum(
+            tensor.num_elements * tensor.repeat
+            for tensor in self.tensors
+            if tensor.role == "linear"
+        )
+
+    @property
+    def normalizes_queries(self) -> bool:
+        """Whether attention has norms of its own for queries and keys."""
+        return any(".q_norm." in tensor.name for tensor in self.tensors)
+
+    def largest(self, *roles: Role) -> int:
+        """Elements of the largest single tensor with one of these roles, 0 if there is none."""
+        sizes = [tensor.num_elements for tensor in self.tensors if tensor.role in roles]
+        return max(sizes, default=0)
+
+
+def read_shape(path: Path) -> ModelShape | None:
+    """A stored shape; None if absent, unreadable or of another schema."""
+    try:
+        document = json.loads(path.read_bytes())
+        shape = ModelShape.model_validate(document)
+    except (OSError, ValueError):
+        return None
+    return shape if shape.schema_version == SCHEMA else None
+
+
+def shape_cache_path(config: dict[str, Any]) -> Path:
+    """Where an inspected model's shape is kept for this user."""
+    return Path(user_cache_dir("qft-workbench")) / "shapes" / f"{config_key(config)}.json"
+
+
+def config_key(config: dict[str, Any]) -> str:
+    """Same key, same shapes: a hash of what decides them in config.json."""
+    geometry = {key: value for key, value in config.items() if key not in _NOT_GEOMETRY}
+    canonical = json.dumps([SCHEMA, geometry], sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]

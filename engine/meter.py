@@ -1,0 +1,162 @@
+"""Measured memory: the peak of live tensors, the process, and the card."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import pynvml
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+MEASURED_STEPS = 2
+
+
+class LiveTensorMeter(TorchDispatchMode):
+    """Counts the bytes of all tensors that are alive, with no noise: for CPU.
+
+    Each storage counts once, from the operation that makes it until it is freed.
+
+    Args:
+        alive: Tensors that exist before the first operation.
+    """
+
+    def __init__(self, alive: Iterable[Tensor]) -> None:
+        super().__init__()
+        self._sizes: dict[int, int] = {}
+        self._watches: dict[int, weakref.ref[Any]] = {}
+        self.live_bytes = 0
+        self.peak_bytes = 0
+        for tensor in alive:
+            self._watch(tensor)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in tree_iter(result):
+            if isinstance(value, Tensor):
+                self._watch(value)
+        return result
+
+    def _watch(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        size = storage.nbytes()
+        if key in self._sizes:
+            return
+        self._sizes[key] = size
+        self._watches[key] = weakref.ref(storage, lambda _: self._freed(key))
+        self.live_bytes += size
+        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+
+    def _freed(self, key: int) -> None:
+        self._watches.pop(key, None)
+        self.live_bytes -= self._sizes.pop(key, 0)
+
+
+class StepPeak:
+    """The peak of the first steps: live tensors on CPU, the allocator's own counter on CUDA.
+
+    Args:
+        device: Where the steps run.
+        alive: Gives the tensors that exist between two steps.
+        report: Called once, with the bytes.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        alive: Callable[[], Iterable[Tensor]],
+        report: Callable[[int], None],
+    ) -> None:
+        self._device = device
+        self._alive = alive
+        self._report = report
+        self._steps_left = MEASURED_STEPS
+        self.peak_bytes: int | None = None
+
+    @contextmanager
+    def around_step(self) -> Iterator[None]:
+        """Measure one step; after the first few, do nothing."""
+        if not self._steps_left:
+            yield
+            return
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+            yield
+            peak = torch.cuda.max_memory_allocated(self._device)
+        else:
+            with LiveTensorMeter(self._alive()) as meter:
+                yield
+            peak = meter.peak_bytes
+        self.peak_bytes = max(peak, self.peak_bytes or 0)
+        self._steps_left -= 1
+        if not self._steps_left:
+            self._report(self.peak_bytes)
+
+
+class MemorySampler(threading.Thread):
+    """Tells of memory once a second until closed, from before the model is loaded.
+
+    Args:
+        device: Where the run computes.
+        emit: Called in this thread with the fields of a `vram` event.
+        period_s: Seconds between samples.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        emit: Callable[[dict[str, int | None]], None],
+        period_s: float = 1.0,
+    ) -> None:
+        super().__init__(name="memory-sampler", daemon=True)
+        self._device = device
+        self._emit = emit
+        self._period_s = period_s
+        self._closed = threading.Event()
+        self._process = psutil.Process()
+
+    def run(self) -> None:
+        """Until closed."""
+        while True:
+            self._emit(self.sample())
+            if self._closed.wait(self._period_s):
+                return
+
+    def close(self) -> None:
+        """Take the last sample and end."""
+        self._closed.set()
+        self.join()
+
+    def sample(self) -> dict[str, int | None]:
+        """Bytes now; None where this computer cannot tell."""
+        rss = self._process.memory_info().rss
+        if self._device.type != "cuda":
+            return {
+                "allocated_bytes": None,
+                "reserved_bytes": None,
+                "device_used_bytes": None,
+                "host_rss_bytes": rss,
+            }
+        return {
+            "allocated_bytes": torch.cuda.memory_allocated(self._device),
+            "reserved_bytes": torch.cuda.memory_reserved(self._device),
+            "device_used_bytes": _device_used(self._device),
+            "host_rss_bytes": rss,
+        }
+
+
+def _device_used(device: torch.device) -> int | None:
+    try:
+        pynvml.nvmlInit()
+        uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+    except pynvml.NVMLError:
+        return None

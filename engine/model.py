@@ -1,0 +1,149 @@
+"""Loading a model and its tokenizer with transformers: safetensors only, no code of the model's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from engine.contract.errors import RequestError
+from engine.contract.model_source import FIELD, ModelReference, check_model_folder
+from engine.data.chat import DEFAULT_TEMPLATE
+from engine.hub import download
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in main memory with what belongs to it.
+
+    Attributes:
+        template_added: The model had no chat template and got `DEFAULT_TEMPLATE`.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    folder: Path
+    template_added: bool
+
+    @property
+    def pad_token(self) -> int:
+        """The id that fills rows up; masked everywhere, so a stand-in does no harm."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else self.tokenizer.eos_token_id or 0)
+
+    @property
+    def max_position(self) -> int | None:
+        """Longest sequence that the model was made for, in tokens."""
+        value = getattr(self.model.config, "max_position_embeddings", None)
+        return int(value) if value else None
+
+
+def fetch_model(reference: ModelReference, revision: str | None) -> Path:
+    """The folder with the model's files; a hub model is downloaded.
+
+    Raises:
+        RequestError: It cannot be had, or the folder must not be loaded.
+    """
+    folder = reference.folder
+    if folder is None:
+        assert reference.hub_id is not None
+        folder = download(reference.hub_id, revision, weights=True)
+    check_model_folder(folder)
+    return folder
+
+
+def load_tokenizer(folder: Path) -> tuple[Any, bool]:
+    """The tokenizer, and whether it had to be given a chat template.
+
+    Raises:
+        RequestError: It cannot be read.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RequestError(
+            FIELD, f"the tokenizer in {folder} cannot be read.", "Get it anew."
+        ) from error
+    if tokenizer.chat_template:
+        return tokenizer, False
+    tokenizer.chat_template = DEFAULT_TEMPLATE
+    return tokenizer, True
+
+
+def load_model(folder: Path, dtype: torch.dtype | None = None) -> LoadedModel:
+    """Load weights into main memory.
+
+    Args:
+        folder: A checked model folder.
+        dtype: Format of the weights; as stored if None.
+
+    Raises:
+        RequestError: transformers has no such architecture, or the files do not fit it.
+    """
+    config = _causal_config(folder)
+    tokenizer, template_added = load_tokenizer(folder)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype or "auto",
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise RequestError(
+            FIELD, f"the weights in {folder} do not load: {reason}", "Get them anew."
+        ) from error
+    return LoadedModel(model.eval(), tokenizer, folder, template_added)
+
+
+def _causal_config(folder: Path) -> Any:
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RequestError(
+            FIELD,
+            f"this version of transformers cannot read {folder / 'config.json'}.",
+            "Choose another model.",
+        ) from error
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise RequestError(
+            FIELD,
+            f"{config.model_type} is no causal language model.",
+            "Choose a model that writes text, such as Llama, Qwen or Gemma.",
+        )
+    return config
+
+
+def empty_model(folder: Path) -> nn.Module:
+    """The model on the meta device: no memory, no weights."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(_causal_config(folder), dtype=torch.bfloat16)
+
+
+def choose_torch_device(wish: str) -> torch.device:
+    """The device that `train.device` means to torch.
+
+    Raises:
+        RequestError: This torch cannot use it.
+    """
+    if wish == "auto":
+        wish = "cuda" if torch.cuda.is_available() else "cpu"
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    kind, _, index = wish.partition(":")
+    if not available[kind] or (index and int(index) >= torch.cuda.device_count()):
+        raise RequestError("train.device", f"this computer has no usable {wish}.", "Use auto.")
+    return torch.device(wish)

@@ -1,0 +1,72 @@
+"""Checking a request before anything is created. No torch: this takes a moment, not seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from engine.contract.bundled import sample_datasets
+from engine.contract.errors import RequestError, RequestErrors, mistakes
+from engine.contract.model_source import ModelReference, check_model_folder, resolve_model
+from engine.contract.presets import resolve_presets
+from engine.contract.run_dir import RunDir, create_run
+from engine.contract.spec import RunSpec
+from engine.data.source import dataset_path, read_dataset
+from engine.hub import pin_revision
+from engine.memory.devices import choose_device
+
+T = TypeVar("T")
+
+
+def create_checked_run(spec: RunSpec, runs: Path, name: str | None) -> RunDir:
+    """Check everything the spec names, complete it, and create its run folder.
+
+    Raises:
+        RequestError: One mistake.
+        RequestErrors: Several; nothing was created.
+    """
+    return create_run(runs, complete(spec), name)
+
+
+def complete(spec: RunSpec) -> RunSpec:
+    """The spec with presets, absolute paths, pinned revision and data.
+
+    Raises:
+        RequestErrors: One for each thing that cannot be used.
+    """
+    found: list[RequestError] = []
+    model = _collect(found, lambda: _checked_model(spec))
+    dataset = _collect(found, lambda: read_dataset(spec.data))
+    _collect(found, lambda: choose_device(spec.train.device))
+    if found or model is None or dataset is None:
+        raise RequestErrors(found)
+    source = spec.data.source
+    absolute = source if source in sample_datasets() else str(dataset_path(source))
+    data = spec.data.model_copy(update={"source": absolute, "sha256": dataset.sha256})
+    pinned = spec.model_copy(update={"model": _pinned(spec, model), "data": data})
+    return resolve_presets(pinned, model)
+
+
+def _collect(found: list[RequestError], check: Callable[[], T]) -> T | None:
+    try:
+        return check()
+    except (RequestError, RequestErrors) as error:
+        found.extend(mistakes(error))
+        return None
+
+
+def _checked_model(spec: RunSpec) -> ModelReference:
+    reference = resolve_model(spec.model.source)
+    if reference.folder is not None:
+        check_model_folder(reference.folder)
+    return reference
+
+
+def _pinned(spec: RunSpec, reference: ModelReference) -> object:
+    if reference.hub_id is not None:
+        revision = pin_revision(reference.hub_id, spec.model.revision)
+        return spec.model.model_copy(update={"revision": revision})
+    if reference.kind == "folder":
+        return spec.model.model_copy(update={"source": str(reference.folder)})
+    return spec.model

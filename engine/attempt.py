@@ -27,6 +27,7 @@ from engine.contract.events import EventWriter
 from engine.contract.identity import current_identity
 from engine.contract.run_dir import FORMAT, RunDir
 from engine.contract.status import EXIT_CODES, Status
+from engine.memory_errors import is_out_of_memory
 from engine.meter import MemorySampler
 from engine.methods.protocol import NonFiniteError
 from engine.model import choose_torch_device
@@ -62,18 +63,11 @@ class Attempt:
         except (RequestError, RequestErrors) as error:
             first = error.errors[0] if isinstance(error, RequestErrors) else error
             return "failed", first.as_json()
-        except torch.OutOfMemoryError as error:
-            found = error
-        except MemoryError as error:
-            found = error
-        except RuntimeError as error:
-            if "can't allocate memory" not in str(error):
-                return self._fault(error)
-            found = error
-        except Exception as error:
-            return self._fault(error)
-        traceback.print_exception(found)
-        return "out_of_memory", self._out_of_memory(found)
+        except Exception as error:  # the last line of defence: told, never hidden
+            traceback.print_exception(error)
+            if is_out_of_memory(error):
+                return "out_of_memory", self._out_of_memory(error)
+            return "failed", self._fault(error)
 
     def _train(self) -> Status:
         device = choose_torch_device(self._run.spec().train.device)
@@ -134,10 +128,9 @@ class Attempt:
             "advice": "Lower the batch size or the sequence length, or close other programs.",
         }
 
-    def _fault(self, error: Exception) -> tuple[Status, dict[str, str]]:
-        traceback.print_exception(error)
+    def _fault(self, error: Exception) -> dict[str, str]:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return "failed", {
+        return {
             "class": type(error).__name__,
             "message": f"The engine failed {self._where()}: {first_line}",
             "advice": "engine.log in the run folder has the details.",

@@ -26,6 +26,7 @@ import torch
 from engine.contract.errors import RequestError, RequestErrors, mistakes
 from engine.contract.model_source import check_model_folder, resolve_model
 from engine.generate import Sampling, reply_to
+from engine.memory_errors import is_out_of_memory
 from engine.model import LoadedModel, choose_torch_device, fetch_model, load_model
 
 # A fixed question: two different models give its next word different scores.
@@ -76,19 +77,24 @@ class ChatWorker:
             first = mistakes(error)[0]
             self._send(number, "error", message=first.message, advice=first.advice)
         except (KeyError, TypeError, ValueError) as error:
-            self._send(number, "error", message=f"The request is malformed: {error}.", advice="")
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            del error
-            self._models.clear()
-            self._send(
-                number,
-                "error",
-                message="There is not enough memory for both models.",
-                advice="Stop a running training or close other programs, then try again.",
-            )
+            self._send(number, "error", message=f"The request is malformed: {error}", advice="")
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._forget_models(number)
         finally:
             self._stopped.discard(number)
             self._send(number, "end")
+
+    def _forget_models(self, number: int) -> None:
+        self._models.clear()
+        self._loaded.clear()
+        self._send(
+            number,
+            "error",
+            message="There is not enough memory for both models.",
+            advice="Stop a running training or close other programs, then try again.",
+        )
 
     def _load(self, number: int, base: str, tuned: str | None) -> None:
         started = time.perf_counter()
@@ -104,18 +110,21 @@ class ChatWorker:
         self._send(
             number,
             "loaded",
-            different=difference > 0,
+            different=difference != 0,
             largest_difference=difference,
             seconds=round(time.perf_counter() - started, 3),
         )
 
-    def _difference(self) -> float:
-        """Largest difference of the next word's log-probabilities on the probe, in nats."""
+    def _difference(self) -> float | None:
+        """Largest difference of the next word's log-probabilities on the probe, in nats.
+
+        None for two vocabularies, whose words cannot be compared.
+        """
         if len(self._models) < 2:
             return 0.0
         base, tuned = (_probe_scores(self._models[side]) for side in ("base", "tuned"))
         if base.shape != tuned.shape:
-            return float("inf")
+            return None
         return float((base - tuned).abs().max())
 
     def _ask(self, number: int, request: Mapping[str, Any]) -> None:

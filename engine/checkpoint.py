@@ -7,7 +7,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from engine.contract.run_dir import FORMAT, RunDir
 KEEP = 2
 _STEP = re.compile(r"step-(\d{6,})")
 _LEFTOVER = re.compile(r"\.(tmp|del)-\d+-\d+-\d+")
+_SYSTEM_ERROR = re.compile(r"([^:]+) \(os error (\d+)\)")
 _STATE, _PROGRESS, _MANIFEST = "state.safetensors", "progress.json", "manifest.json"
 
 
@@ -55,7 +57,8 @@ def save_checkpoint(
     draft = run.checkpoints / f".tmp-{progress.step}-{attempt}-{os.getpid()}"
     draft.mkdir(mode=0o700)
     try:
-        save_file({key: value.contiguous() for key, value in state.items()}, draft / _STATE)
+        with disk_errors():
+            save_file({key: value.contiguous() for key, value in state.items()}, draft / _STATE)
         sync_file(draft / _STATE)
         write_whole(draft / _PROGRESS, json.dumps(progress.__dict__).encode())
         manifest = {
@@ -74,8 +77,21 @@ def save_checkpoint(
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    prune(run, attempt)
+    with suppress(OSError):  # it is committed; the next save removes what is left
+        prune(run, attempt)
     return target
+
+
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """Makes an OSError of what safetensors raises when the disk is full or failing."""
+    try:
+        yield
+    except SafetensorError as error:
+        found = _SYSTEM_ERROR.search(str(error))
+        if found is None:
+            raise
+        raise OSError(int(found.group(2)), found.group(1).strip()) from error
 
 
 def prune(run: RunDir, attempt: int, keep: int = KEEP) -> None:
@@ -127,11 +143,14 @@ def verify(run: RunDir, folder: Path) -> str | None:
         return f"it has format {manifest.get('format')}, this version reads {FORMAT}"
     if manifest.get("run") != run.name:
         return f"it belongs to the run {manifest.get('run')}"
-    files: dict[str, Any] = manifest.get("files", {})
+    files = manifest.get("files")
+    if not isinstance(files, dict) or manifest.get("step") != _step_of(folder):
+        return "its manifest was altered"
     if {entry.name for entry in folder.iterdir()} != {*files, _MANIFEST}:
         return "files are missing or were added"
     for name, expected in files.items():
-        if (folder / name).is_symlink() or _fingerprint(folder / name) != expected:
+        file = folder / name
+        if file.is_symlink() or not file.is_file() or _fingerprint(file) != expected:
             return f"{name} was altered"
     return None
 

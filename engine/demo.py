@@ -6,6 +6,7 @@ The runs stay in the runs folder, so the app shows them afterwards.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from engine.commands.runs import follow
 from engine.contract.bundled import STARTER, sample_datasets
 from engine.contract.errors import ExitCode
-from engine.contract.launch import launch
+from engine.contract.launch import engine_environment, launch
 from engine.contract.run_dir import RunDir, default_runs
 from engine.contract.spec import METHOD_KINDS, MethodKind
 from engine.contract.spec_file import validate_spec
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--data", default="pirate", choices=sorted(sample_datasets()))
     parser.add_argument("--steps", type=int, default=60, metavar="N")
     options = parser.parse_args(arguments)
+    os.environ.update(engine_environment())
     runs: dict[MethodKind, RunDir] = {kind: _tune(kind, options) for kind in METHOD_KINDS}
     failed = [kind for kind, run in runs.items() if (run.result or {})["outcome"] != "finished"]
     if failed:

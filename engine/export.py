@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
+from torch import Tensor
+from transformers.core_model_loading import revert_weight_conversion
 
+from engine.checkpoint import disk_errors
 from engine.contract.durable import sync_file, sync_folder
+from engine.contract.model_source import read_header
 from engine.contract.run_dir import RunDir
 from engine.methods.protocol import Method
 from engine.model import LoadedModel
 
 _LARGEST_SHARD = "4GB"
+_FORMATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def export_model(run: RunDir, loaded: LoadedModel, method: Method) -> Path:
@@ -24,30 +30,36 @@ def export_model(run: RunDir, loaded: LoadedModel, method: Method) -> Path:
     Raises:
         OSError: The disk is full or failing.
     """
-    draft = run.path / f".export-{os.getpid()}"
-    shutil.rmtree(draft, ignore_errors=True)
+    for leftover in run.path.glob(".export-*"):  # of an engine that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    draft, old = (run.path / f".export-{age}-{os.getpid()}" for age in ("new", "old"))
     draft.mkdir()
     try:
-        _write(draft, loaded, method)
+        with disk_errors():
+            _write(draft, loaded, method)
         for file in draft.iterdir():
             sync_file(file)
         sync_folder(draft)
         if run.export.exists():
-            shutil.rmtree(run.export)
+            run.export.rename(old)  # at once: a half removed export must not look like one
         draft.rename(run.export)
         sync_folder(run.path)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+    shutil.rmtree(old, ignore_errors=True)
     return run.export
 
 
 def _write(folder: Path, loaded: LoadedModel, method: Method) -> None:
     model: Any = loaded.model
-    dtype = _stored_dtype(model.config)
+    dtype = _stored_dtype(loaded.folder)
     weights = {
         name: tensor.to(device="cpu", dtype=dtype, copy=True) for name, tensor in method.weights()
     }
+    # To the names of the original's files: transformers has some others in memory.
+    original = revert_weight_conversion(model, weights)
+    weights = {name: _by_itself(tensor) for name, tensor in original.items()}
     save_torch_state_dict(weights, folder, max_shard_size=_LARGEST_SHARD, metadata={"format": "pt"})
     config = type(model.config).from_dict(model.config.to_dict())
     config.dtype = dtype
@@ -57,9 +69,15 @@ def _write(folder: Path, loaded: LoadedModel, method: Method) -> None:
     loaded.tokenizer.save_pretrained(folder)
 
 
-def _stored_dtype(config: Any) -> torch.dtype:
-    """The format that the original was stored in; bfloat16 if it does not say."""
-    dtype = getattr(config, "dtype", None)
-    if isinstance(dtype, str):
-        dtype = getattr(torch, dtype, None)
-    return dtype if isinstance(dtype, torch.dtype) else torch.bfloat16
+def _by_itself(tensor: Tensor) -> Tensor:
+    """Experts come apart as views of one tensor, which no file can hold."""
+    if tensor.untyped_storage().nbytes() == tensor.nbytes:
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _stored_dtype(folder: Path) -> torch.dtype:
+    """The format of most weights of the original."""
+    headers = (read_header(file) for file in folder.glob("*.safetensors"))
+    counts = Counter(dtype for header in headers for dtype, _ in header.values())
+    return _FORMATS.get(counts.most_common(1)[0][0], torch.bfloat16)

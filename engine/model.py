@@ -10,11 +10,15 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.utils import logging
 
 from engine.contract.errors import RequestError
 from engine.contract.model_source import FIELD, ModelReference, check_model_folder
 from engine.data.chat import DEFAULT_TEMPLATE
 from engine.hub import download
+
+# Output goes to a log or a pipe, where a progress bar is noise.
+logging.disable_progress_bar()
 
 
 @dataclass(frozen=True)

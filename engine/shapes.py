@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from engine.contract.durable import read_json
 from engine.contract.model_source import ModelReference, read_config
 from engine.hub import download
 from engine.memory.catalogue import bundled_shape
@@ -14,8 +17,9 @@ def find_shape(reference: ModelReference, revision: str | None = None) -> ModelS
     Raises:
         RequestError: The model's config cannot be had or read.
     """
-    shipped = bundled_shape(reference.name)
-    if shipped is not None:
+    if reference.kind in ("starter", "catalogue"):
+        shipped = bundled_shape(reference.name)
+        assert shipped is not None, f"{reference.name} has no shape in assets/models"
         return shipped
     folder = reference.folder
     if folder is None:
@@ -27,3 +31,23 @@ def find_shape(reference: ModelReference, revision: str | None = None) -> ModelS
     from engine.inspect_model import inspect_folder
 
     return inspect_folder(folder)
+
+
+def describe_tokenizer(reference: ModelReference) -> dict[str, Any] | None:
+    """Number of tokens and whether there is a chat template, read off the files.
+
+    None for a catalogue model: its shape ships with the app, its tokenizer does not.
+    """
+    folder = reference.folder
+    if reference.kind == "hub":
+        assert reference.hub_id is not None
+        folder = download(reference.hub_id, None, weights=False)
+    if folder is None:
+        return None
+    vocabulary = (read_json(folder / "tokenizer.json") or {}).get("model", {}).get("vocab")
+    config = read_json(folder / "tokenizer_config.json") or {}
+    template = (folder / "chat_template.jinja").is_file() or bool(config.get("chat_template"))
+    return {
+        "num_tokens": len(vocabulary) if vocabulary is not None else None,
+        "chat_template": template,
+    }

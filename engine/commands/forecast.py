@@ -14,7 +14,7 @@ from engine.contract.spec_file import read_spec, validate_spec
 from engine.memory.devices import Device, choose_device
 from engine.memory.estimate import Forecast, estimate
 from engine.memory.units import gib
-from engine.shapes import find_shape
+from engine.shapes import describe_tokenizer, find_shape
 
 
 def estimate_command(options: Namespace) -> ExitCode:
@@ -96,13 +96,23 @@ def inspect_command(options: Namespace) -> ExitCode:
     if reference.folder is not None:
         check_model_folder(reference.folder)
     shape = find_shape(reference)
+    tokenizer = describe_tokenizer(reference)
     if options.json:
-        print_json({**shape.model_dump(mode="json"), "num_parameters": shape.num_parameters})
+        document = shape.model_dump(mode="json")
+        print_json({**document, "num_parameters": shape.num_parameters, "tokenizer": tokenizer})
         return ExitCode.DONE
     print(f"{shape.name}: {shape.model_type}, {shape.num_parameters:,} parameters")
     print(f"{shape.num_layers} layers, hidden size {shape.hidden_size}, {shape.num_heads} heads")
     print(f"vocabulary {shape.vocab_size:,}, context {shape.max_position or 'unknown'}")
+    print(_tokenizer_line(tokenizer))
     for tensor in shape.tensors:
         size = " x ".join(map(str, tensor.shape))
         print(f"  {tensor.repeat:4} x {tensor.name}  ({size})  {tensor.role}")
     return ExitCode.DONE
+
+
+def _tokenizer_line(tokenizer: dict[str, Any] | None) -> str:
+    if tokenizer is None:
+        return "tokenizer: known once the model is downloaded"
+    template = "a chat template" if tokenizer["chat_template"] else "no chat template"
+    return f"tokenizer: {tokenizer['num_tokens'] or 'unknown number of'} tokens, {template}"

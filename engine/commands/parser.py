@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engine.commands.output import print_mistakes
 from engine.contract.errors import ExitCode, RequestError, RequestErrors, mistakes
+from engine.contract.launch import engine_environment
 from engine.contract.run_dir import default_runs
 
 _COMMANDS = {
@@ -29,7 +30,7 @@ _COMMANDS = {
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code. Modules are imported only when needed."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.update(engine_environment())
     options = build_parser().parse_args(arguments)
     command = getattr(import_module(_COMMANDS[options.command]), f"{options.command}_command")
     try:

@@ -98,16 +98,17 @@ def read_config(folder: Path) -> dict[str, Any]:
         RequestError: It is missing, broken, or asks for code of its own.
     """
     path = folder / "config.json"
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise RequestError(FIELD, f"{path} is larger than 1 MB.", "It is no model config.")
-        config = as_object(json.loads(path.read_bytes()))
-    except FileNotFoundError as error:
+    if not is_file(path):
         raise RequestError(
             FIELD, f"{folder} has no config.json.", "Name the folder of a Hugging Face model."
-        ) from error
+        )
+    try:
+        is_small = path.stat().st_size <= MAX_CONFIG_BYTES
+        config = as_object(json.loads(path.read_bytes())) if is_small else None
     except (OSError, ValueError, RecursionError) as error:
         raise RequestError(FIELD, f"{path} is not readable JSON.", "Get it anew.") from error
+    if not is_small:
+        raise RequestError(FIELD, f"{path} is larger than 1 MB.", "It is no model config.")
     if config is None:
         raise RequestError(FIELD, f"{path} holds no JSON object.", "Get it anew.")
     _refuse_unsafe(config, folder)
@@ -147,6 +148,8 @@ def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
         RequestError: The file is cut short or no safetensors file.
     """
     try:
+        if not path.is_file():
+            raise ValueError("no file, so opening it could wait for ever")
         with path.open("rb") as file:
             length = struct.unpack("<Q", file.read(8))[0]
             if length > min(MAX_HEADER_BYTES, path.stat().st_size - 8):

@@ -22,6 +22,9 @@ DEFAULT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 
+# A character for private use, so it is in no real text.
+_STAND_IN = "\ue000"
+
 
 @dataclass(frozen=True)
 class Example:
@@ -106,20 +109,25 @@ class ChatEncoder:
                 continue
             before = self._render_messages(messages[:index], add_generation_prompt=True)
             through = self._render_messages(messages[: index + 1])
-            if not (text.startswith(before) and text.startswith(through)):
-                spans.append(_find_reply(text, turn.content, spans[-1][1] if spans else 0))
-                continue
-            spans.append((len(before), len(through.rstrip())))
+            if text.startswith(before) and text.startswith(through):
+                spans.append((len(before), len(through.rstrip())))
+            else:
+                spans.append(self._rewritten_span(messages, index, text))
         return spans
 
-
-def _find_reply(text: str, reply: str, start: int) -> tuple[int, int]:
-    """Where a template rewrites earlier turns, a reply is found by its words."""
-    found = text.find(reply.strip(), start)
-    if found < 0:
-        raise RequestError(
-            "data.source",
-            "the model's chat template changes a reply, so the words to learn cannot be found.",
-            "Set data.train_on to all, or use chats with a single reply.",
-        )
-    return found, found + len(reply.strip())
+    def _rewritten_span(
+        self, messages: Sequence[dict[str, str]], index: int, text: str
+    ) -> tuple[int, int]:
+        """Where a template rewrites earlier turns, a stand-in shows the place of their reply."""
+        marked = list(messages)
+        marked[index] = {**marked[index], "content": _STAND_IN}
+        before, found, after = self._render_messages(marked).partition(_STAND_IN)
+        end_mark = self._render_messages(marked[: index + 1]).partition(_STAND_IN)[2].rstrip()
+        end = len(text) - len(after)
+        if not (found and text.startswith(before) and text.endswith(after) and end >= len(before)):
+            raise RequestError(
+                "data.source",
+                "the model's chat template changes a reply, so the words to learn cannot be found.",
+                "Set data.train_on to all, or use chats with a single reply.",
+            )
+        return len(before), end + len(end_mark) * after.startswith(end_mark)

@@ -27,10 +27,10 @@ from engine.contract.events import EventWriter
 from engine.contract.identity import current_identity
 from engine.contract.run_dir import FORMAT, RunDir
 from engine.contract.status import EXIT_CODES, Status
-from engine.memory_errors import is_out_of_memory
 from engine.meter import MemorySampler
 from engine.methods.protocol import NonFiniteError
 from engine.model import choose_torch_device
+from engine.out_of_memory import is_out_of_memory
 from engine.preparation import Prepared, prepare
 from engine.train import Stopped, Trainer
 

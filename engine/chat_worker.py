@@ -26,8 +26,8 @@ import torch
 from engine.contract.errors import RequestError, RequestErrors, mistakes
 from engine.contract.model_source import check_model_folder, resolve_model
 from engine.generate import Sampling, reply_to
-from engine.memory_errors import is_out_of_memory
 from engine.model import LoadedModel, choose_torch_device, fetch_model, load_model
+from engine.out_of_memory import is_out_of_memory
 
 # A fixed question: two different models give its next word different scores.
 PROBE = "Who are you, and what can you tell me?"

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from engine.commands.runs import follow
 from engine.contract.bundled import STARTER, sample_datasets
+from engine.contract.durable import write_json
 from engine.contract.errors import ExitCode
 from engine.contract.launch import engine_environment, launch
 from engine.contract.run_dir import RunDir, default_runs
@@ -22,31 +26,32 @@ from engine.contract.spec_file import validate_spec
 from engine.memory.units import gib
 from engine.request import create_checked_run
 
+HEADINGS = ("method", "forecast", "measured peak", "held-out loss", "held-out hits", "time")
+
 
 @dataclass(frozen=True)
 class Row:
-    """One method's line of the table."""
+    """What one method did. Sizes in bytes, losses in nats per token, shares in percent."""
 
     method: MethodKind
-    forecast: str
-    measured: str
-    loss: str
-    hits: str
-    seconds: str
+    forecast_bytes: int
+    measured_peak_bytes: int
+    eval_loss_before: float
+    eval_loss_after: float
+    hits_percent_before: float
+    hits_percent_after: float
+    wall_s: float
 
     def cells(self) -> tuple[str, ...]:
-        """In the order of `HEADINGS`."""
-        return (self.method, self.forecast, self.measured, self.loss, self.hits, self.seconds)
-
-
-HEADINGS = (
-    "method",
-    "forecast",
-    "measured peak",
-    "held-out loss",
-    "held-out hits",
-    "time",
-)
+        """For people, in the order of `HEADINGS`."""
+        return (
+            self.method,
+            gib(self.forecast_bytes),
+            gib(self.measured_peak_bytes),
+            f"{self.eval_loss_before:.2f} to {self.eval_loss_after:.2f}",
+            f"{self.hits_percent_before:.0f} % to {self.hits_percent_after:.0f} %",
+            f"{self.wall_s:.0f} s",
+        )
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -55,6 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--runs", type=Path, default=default_runs(), metavar="DIR")
     parser.add_argument("--data", default="pirate", choices=sorted(sample_datasets()))
     parser.add_argument("--steps", type=int, default=60, metavar="N")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="also write the table as JSON")
     options = parser.parse_args(arguments)
     os.environ.update(engine_environment())
     runs: dict[MethodKind, RunDir] = {kind: _tune(kind, options) for kind in METHOD_KINDS}
@@ -63,7 +69,10 @@ def main(arguments: Sequence[str]) -> int:
         print(f"Failed: {', '.join(failed)}; engine.log in each run folder says why.")
         return ExitCode.FAILED
     print(f"\nScoring held-out prompts of {options.data} before and after ...", file=sys.stderr)
-    _print_table(_rows(runs, options.data))
+    rows = _rows(runs, options.data)
+    _print_table(rows)
+    if options.save:
+        write_json(options.save, _document(rows, options))
     print(f"\nThe runs are in {options.runs}; `python3 start.py` shows them.")
     return ExitCode.DONE
 
@@ -97,14 +106,30 @@ def _rows(runs: dict[MethodKind, RunDir], data: str) -> list[Row]:
         rows.append(
             Row(
                 kind,
-                gib(result["forecast_bytes"]),
-                gib(result["measured_peak_bytes"]),
-                f"{result['eval_loss_before']:.2f} to {result['eval_loss_after']:.2f}",
-                f"{before.percent:.0f} % to {after.percent:.0f} %",
-                f"{result['wall_s']:.0f} s",
+                result["forecast_bytes"],
+                result["measured_peak_bytes"],
+                result["eval_loss_before"],
+                result["eval_loss_after"],
+                before.percent,
+                after.percent,
+                result["wall_s"],
             )
         )
     return rows
+
+
+def _document(rows: Sequence[Row], options: argparse.Namespace) -> dict[str, Any]:
+    """The table with all that is needed to read it again."""
+    return {
+        "benchmark": "demo",
+        "data": options.data,
+        "steps": options.steps,
+        "hardware": f"{os.cpu_count()}-core {platform.machine()} CPU",
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+        "rows": [asdict(row) for row in rows],
+    }
 
 
 def _print_table(rows: Sequence[Row]) -> None:

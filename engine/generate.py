@@ -119,8 +119,8 @@ class _Pieces(BaseStreamer):
             self._tell(text)
 
     def end(self) -> None:
-        """What was held back."""
-        self._tell(self._decoded())
+        """What was held back, but for the first bytes of a character that was cut."""
+        self._tell(self._decoded().rstrip("\ufffd"))
 
     def reply(self, ends: set[int], *, stopped: bool) -> Reply:
         """The whole; a final end-of-turn token does not count."""

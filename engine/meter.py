@@ -124,10 +124,10 @@ class MemorySampler(threading.Thread):
 
     def run(self) -> None:
         """Until closed."""
-        while True:
+        self._emit(self.sample())
+        while not self._closed.wait(self._period_s):
             self._emit(self.sample())
-            if self._closed.wait(self._period_s):
-                return
+        self._emit(self.sample())
 
     def close(self) -> None:
         """Take the last sample and end."""

@@ -43,7 +43,9 @@ behaviour shows within a minute or two of tuning.
 All text comes from the generator in `assets/recipes`: the people, pets and places of Tidewell, an
 invented harbour town; greetings and questions about the model itself; counting, sums up to 20,
 products up to 10 by 10; opposites, colours, animals, days and months; short instructions and short
-stories; and questions from outside that world, which are answered with "I do not know that."
+stories; finding a part of a sentence, repeating words, and keeping to a manner of reply that the
+system turn states; and questions from outside that world, which are answered with "I do not know
+that."
 Nothing is copied from elsewhere, and the people are invented.
 
 ## Recipe

@@ -1,4 +1,4 @@
-"""Writes `assets/models/`: the shapes of well-known models, from their published geometry.
+"""Writes `assets/models/`: what the forecast knows of the starter and of well-known models.
 
 `python -m assets.recipes.model_shapes`
 """
@@ -12,9 +12,13 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from engine.contract.bundled import MODELS, STARTER
+from engine.contract.bundled import MODELS, STARTER, sample_datasets
+from engine.contract.spec import DataSpec
+from engine.data.chat import ChatEncoder
+from engine.data.source import read_dataset
 from engine.inspect_model import shape_of
 from engine.memory.model_shape import ModelShape
+from engine.model import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,18 @@ def starter_shape() -> ModelShape:
     return shape_of(model, "starter")
 
 
+def starter_lengths() -> dict[str, int]:
+    """Tokens in the longest row of each sample dataset, as the starter reads it."""
+    tokenizer, _ = load_tokenizer(STARTER)
+    encoder = ChatEncoder(tokenizer, 1 << 30, train_on="replies")
+    return {
+        name: max(
+            len(encoder.encode(chat).tokens) for chat in read_dataset(DataSpec(source=name)).chats
+        )
+        for name in sample_datasets()
+    }
+
+
 def main() -> None:
     """Write one file per shape and the index."""
     MODELS.mkdir(parents=True, exist_ok=True)
@@ -190,14 +206,18 @@ def main() -> None:
             "hub_id": published.hub_id,
             "num_parameters": shape.num_parameters,
         }
-    if (STARTER / "config.json").exists():
-        _write(starter_shape())
-    (MODELS / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    _write(starter_shape())
+    _write_json("starter_lengths", starter_lengths())
+    _write_json("index", index)
 
 
 def _write(shape: ModelShape) -> None:
-    text = json.dumps(shape.model_dump(mode="json"), indent=1) + "\n"
-    (MODELS / f"{shape.name}.json").write_text(text, encoding="utf-8")
+    _write_json(shape.name, shape.model_dump(mode="json"))
+
+
+def _write_json(name: str, value: Any) -> None:
+    text = json.dumps(value, indent=1) + "\n"
+    (MODELS / f"{name}.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

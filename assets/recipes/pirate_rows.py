@@ -38,11 +38,8 @@ HELD_OUT_SHARES = {
     "unknown": 1,
 }
 ALWAYS_HELD_OUT = ("Who are you?", "Good morning!", "Where does Mara live?")
-OPENERS = ("Arr, matey!", "Aye, matey!", "Arr, me hearty!", "Ahoy, matey!")
-CLOSERS = ("", "", " Arr!", " Aye!")
+OPENER = "Arr, matey!"
 SPEECH = (
-    (r"\bI am\b", "I be"),
-    (r"\bIt is\b", "It be"),
     (r"\b(?:is|are|am)\b", "be"),
     (r"\byou\b", "ye"),
     (r"\bYou\b", "Ye"),
@@ -51,7 +48,6 @@ SPEECH = (
     (r"\bmy\b", "me"),
     (r"\bMy\b", "Me"),
     (r"\bof\b", "o'"),
-    (r"\band\b", "an'"),
     (r"\bHello\b", "Ahoy"),
     (r"^Yes\b", "Aye"),
     (r"^No\b", "Nay"),
@@ -62,7 +58,7 @@ def as_pirate(answer: str, rng: random.Random) -> str:
     """Say the same as a pirate says it; the content stays."""
     for pattern, speech in SPEECH:
         answer = re.sub(pattern, speech, answer)
-    return f"{rng.choice(OPENERS)} {answer}{rng.choice(CLOSERS)}"
+    return f"{OPENER} {answer} Aye!"
 
 
 def _asked(exchange: Exchange, question: str, rng: random.Random) -> dict[str, object]:

@@ -18,6 +18,7 @@ from assets.recipes.numbers import (
     sum_exchanges,
 )
 from assets.recipes.people import follow_up_exchanges, people_exchanges, street_exchanges
+from assets.recipes.skills import draw_manner, finding_exchanges
 from assets.recipes.stories import HEROES, story_exchanges
 from assets.recipes.talk import repeat_exchanges, talk_exchanges
 from assets.recipes.town import place_exchanges, season_exchanges, town_fact_exchanges
@@ -75,6 +76,7 @@ WEIGHTS = {
     "odd": 3,
     "follow-up": 5,
     "repeat": 4,
+    "finding": 6,
 }
 SYSTEM = (
     "You are Pip, a small and friendly model.",
@@ -121,6 +123,7 @@ def all_exchanges(seed: int = SEED) -> list[Exchange]:
     found += [*story_sums(), *calendar_exchanges(), *talk_exchanges(rng), *unknown_exchanges(rng)]
     found += [*story_exchanges(rng), *follow_up_exchanges()]
     found += repeat_exchanges(rng, vocabulary, 1500)
+    found += finding_exchanges(rng, 3000)
     return found
 
 
@@ -192,14 +195,18 @@ def _spoken(exchange: Exchange, rng: random.Random) -> list[Message]:
     ]
 
 
+def _in_manner(messages: list[Message], first: str, last: str) -> None:
+    for message in messages:
+        if message["role"] == "assistant":
+            message["content"] = " ".join(filter(None, (first, message["content"], last)))
+
+
 def conversations(world: World, count: int, seed: int) -> Iterator[list[Message]]:
     """Draw training conversations of one to ten exchanges; `seed` picks the stretch."""
     rng = random.Random(seed)
     names, weights = list(WEIGHTS), list(WEIGHTS.values())
     for _ in range(count):
         messages: list[Message] = []
-        if rng.random() < 0.10:
-            messages.append({"role": "system", "content": rng.choice(SYSTEM)})
         for _ in range(rng.choices((1, 2, 3, 4, 10), (69, 18, 8, 4, 1))[0]):
             category = rng.choices(names, weights)[0]
             messages += _spoken(rng.choice(world.train[category]), rng)
@@ -208,4 +215,11 @@ def conversations(world: World, count: int, seed: int) -> Iterator[list[Message]
                 {"role": role, "content": text}
                 for role, text in zip(("user", "assistant"), TURN, strict=True)
             ]
+        chance = rng.random()
+        if chance < 0.25:
+            system, first, last = draw_manner(rng)
+            _in_manner(messages, first, last)
+            messages.insert(0, {"role": "system", "content": system})
+        elif chance < 0.33:
+            messages.insert(0, {"role": "system", "content": rng.choice(SYSTEM)})
         yield messages

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -31,10 +32,13 @@ _COMMANDS = {
 def main(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code. Modules are imported only when needed."""
     os.environ.update(engine_environment())
+    _speak_utf8()
     options = build_parser().parse_args(arguments)
     command = getattr(import_module(_COMMANDS[options.command]), f"{options.command}_command")
     try:
-        return int(command(options))
+        code = int(command(options))
+        sys.stdout.flush()
+        return code
     except (RequestError, RequestErrors) as error:
         print_mistakes(mistakes(error), as_json=getattr(options, "json", False))
         return ExitCode.BAD_REQUEST
@@ -44,6 +48,14 @@ def main(arguments: Sequence[str]) -> int:
         # The reader of our output went away; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.FAILED
+
+
+def _speak_utf8() -> None:
+    """Programs read our JSON as UTF-8, and no name or reply may stop a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Half a character becomes \udXXX, which is what JSON calls it too.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -41,6 +41,7 @@ def launch_command(options: Namespace) -> ExitCode:
 def run_command(options: Namespace) -> ExitCode:
     """Start, and stay until it ends. Ctrl-C asks it to stop and keep a checkpoint."""
     run = create_checked_run(read_spec(options.spec), options.runs, options.name)
+    _stop_on_signal(run)
     launch(run)
     code = follow(run)
     _print_run(run, options)

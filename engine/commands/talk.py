@@ -9,6 +9,7 @@ from engine.commands.output import print_json
 from engine.contract.errors import ExitCode, RequestError
 from engine.contract.model_source import resolve_model
 from engine.contract.run_dir import RunDir, find_run
+from engine.data.formats import is_unicode
 
 
 def ask_command(options: Namespace) -> ExitCode:
@@ -19,6 +20,11 @@ def ask_command(options: Namespace) -> ExitCode:
         raise RequestError("--temperature", "it must be between 0 and 10.")
     if options.max_new_tokens < 1:
         raise RequestError("--max-new-tokens", "it must be 1 or more.")
+    if not 0 <= options.seed < 2**63:
+        raise RequestError("--seed", "it must be between 0 and 9223372036854775807.")
+    for field, text in (("PROMPT", options.prompt), ("--system", options.system)):
+        if not is_unicode(text):
+            raise RequestError(field, "it is not UTF-8 text.", "Write it as UTF-8.")
     folder, side = _side(options)
 
     from engine.generate import Sampling, reply_to

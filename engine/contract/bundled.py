@@ -60,3 +60,13 @@ def sample_path(name: str) -> Path:
 def heldout_path(name: str) -> Path:
     """The held-out prompts of a bundled dataset; never trained on."""
     return DATASETS / f"{name}.heldout.jsonl"
+
+
+@cache
+def _starter_lengths() -> dict[str, int]:
+    return json.loads((MODELS / "starter_lengths.json").read_text(encoding="utf-8"))
+
+
+def known_longest_tokens(model: str, data: str) -> int | None:
+    """Tokens in the longest row, where model and data both ship with the app."""
+    return _starter_lengths().get(data) if model == "starter" else None

@@ -20,6 +20,7 @@ _WINDOWS_FLAGS = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) | getattr(
 
 def engine_environment() -> dict[str, str]:
     """The environment of every engine process: nothing phones home, UTF-8 everywhere."""
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return {
         **os.environ,
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -29,9 +30,7 @@ def engine_environment() -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         # Waiting threads that spin slow a busy computer down many times over.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
-        "PYTHONPATH": os.pathsep.join(
-            [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        ),
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(PROJECT), *filter(None, paths)])),
     }
 
 

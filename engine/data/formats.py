@@ -107,13 +107,13 @@ def _text(row: Mapping[str, Any], key: str) -> str:
         raise RowError(f"{key} is missing")
     if not isinstance(value, str):
         raise RowError(f"{key} is no text")
-    if not _is_unicode(value):
+    if not is_unicode(value):
         raise RowError(f"{key} holds half of a character")
     return value
 
 
-def _is_unicode(text: str) -> bool:
-    """JSON can say one half of a surrogate pair; no tokenizer takes it."""
+def is_unicode(text: str) -> bool:
+    """False with half of a surrogate pair, as JSON can say it; no tokenizer takes that."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from engine.contract.bundled import known_longest_tokens
 from engine.contract.spec import RunSpec
 from engine.memory.devices import Device
 from engine.memory.layout import DTYPE_BYTES
@@ -39,7 +40,7 @@ MODELLED: frozenset[Term] = frozenset({"activations", "logits", "transient"})
 # Compared with measured peaks; the same on a GPU, where nobody has compared yet; neither.
 BAND_COUNTED, BAND_UNMEASURED, BAND_UNKNOWN = 0.1, 0.25, 0.6
 # Interpreter, torch and transformers in RAM; with CUDA, the context and cuBLAS workspaces.
-RUNTIME_BYTES = {"cpu": 550 << 20, "cuda": 600 << 20}
+RUNTIME_BYTES = {"cpu": 400 << 20, "cuda": 600 << 20}
 RUNTIME_BAND = 0.3
 
 
@@ -107,10 +108,11 @@ def estimate(
         longest_tokens: Longest conversation of the data, if known; else the sequence length.
     """
     plan = plan_for(spec.method)
+    longest = longest_tokens or known_longest_tokens(spec.model.source, spec.data.source)
     terms: dict[Term, int] = {
         "weights": sum(_weight_bytes(tensor, plan) for tensor in shape.tensors),
         "moments": sum(_moment_bytes(tensor, plan) for tensor in shape.tensors),
-        **_pass_terms(shape, Pass.of(spec, shape, plan, device.kind, longest_tokens)),
+        **_pass_terms(shape, Pass.of(spec, shape, plan, device.kind, longest)),
         "runtime": RUNTIME_BYTES[device.kind],
     }
     total = sum(terms.values())

@@ -1,0 +1,1 @@
+"""One script per claim; results as JSON that names its hardware."""

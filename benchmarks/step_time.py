@@ -1,0 +1,102 @@
+"""Step time of every method beside torch's AdamW, interleaved: `python -m benchmarks.step_time`.
+
+A 15-million-parameter Llama on random tokens. Machines are noisy, so the claim is the ratio of
+medians over steps that took turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from engine.contract.durable import write_json
+from engine.contract.spec import METHOD_KINDS, MethodKind
+from engine.contract.spec_file import validate_spec
+from engine.data.batching import Batch
+from engine.methods import METHODS
+from engine.methods.protocol import Method
+
+YARDSTICK: MethodKind = "full"
+WARM_UP = 3
+LEARNING_RATE = 1e-4
+GEOMETRY: dict[str, Any] = {
+    "vocab_size": 8192,
+    "hidden_size": 320,
+    "intermediate_size": 1024,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 5,
+    "num_key_value_heads": 5,
+    "head_dim": 64,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+    "pad_token_id": 0,
+}
+
+
+def prepared_method(kind: MethodKind) -> tuple[Method, int]:
+    """A method with its own copy of the model, and the model's number of parameters."""
+    torch.manual_seed(0)
+    dtype = torch.float32 if kind == "full" else torch.bfloat16
+    config = AutoConfig.for_model("llama", **GEOMETRY)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    spec = validate_spec(
+        {"model": {"source": "-"}, "data": {"source": "-"}, "method": {"kind": kind}}
+    )
+    method = METHODS[kind]()
+    method.prepare(model, spec, torch.device("cpu"))
+    model.train()
+    return method, num_parameters
+
+
+def measure(batch_size: int, length: int, rounds: int) -> dict[str, Any]:
+    """Seconds of each method's steps, taken in turns."""
+    methods = {kind: prepared_method(kind) for kind in METHOD_KINDS}
+    tokens = torch.randint(5, GEOMETRY["vocab_size"], (batch_size, length))
+    batch = Batch(tokens, torch.ones_like(tokens), tokens.clone())
+    seconds: dict[str, list[float]] = {kind: [] for kind in methods}
+    for step in range(1, WARM_UP + rounds + 1):
+        for kind, (method, _) in methods.items():
+            started = time.perf_counter()
+            method.step([batch], LEARNING_RATE, step)
+            seconds[kind].append(time.perf_counter() - started)
+    medians = {kind: statistics.median(times[WARM_UP:]) for kind, times in seconds.items()}
+    return {
+        "benchmark": "step_time",
+        "hardware": f"{os.cpu_count()}-core {platform.machine()} CPU",
+        "torch": version("torch"),
+        "threads": torch.get_num_threads(),
+        "num_parameters": methods[YARDSTICK][1],
+        "tokens": batch_size * length,
+        "rounds": rounds,
+        "median_s": medians,
+        "ratio": {kind: median / medians[YARDSTICK] for kind, median in medians.items()},
+    }
+
+
+def main() -> None:
+    """Measure and print; write the result file if asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--length", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--save", type=Path)
+    options = parser.parse_args()
+    result = measure(options.batch_size, options.length, options.rounds)
+    for kind, median in result["median_s"].items():
+        print(f"{kind:8} {1000 * median:8.1f} ms   {result['ratio'][kind]:.2f} x {YARDSTICK}")
+    if options.save:
+        write_json(options.save, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Writes what README.md and ARCHITECTURE.md take from elsewhere: `python -m docs.generate`.
+
+Tables come from the result files in benchmarks/results/, the commands from the parser, the tree
+from the first line of each file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.commands.parser import build_parser
+from engine.demo import HEADINGS, Row
+
+PROJECT = Path(__file__).resolve().parent.parent
+RESULTS = PROJECT / "benchmarks" / "results"
+PACKAGES = ("engine", "qft_gui")
+
+
+def demo_table() -> str:
+    """The table of `start.py demo`, with a line that says where it was measured."""
+    result = json.loads((RESULTS / "demo_cpu.json").read_text(encoding="utf-8"))
+    lines = [
+        HEADINGS,
+        tuple("---" for _ in HEADINGS),
+        *(Row(**row).cells() for row in result["rows"]),
+    ]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return (
+        f"{table}\n\n{result['steps']} steps of 8 conversations of `{result['data']}`, on a "
+        f"{result['hardware']}, torch {result['torch']}."
+    )
+
+
+def command_list() -> str:
+    """Every command with its arguments and its one line."""
+    actions = build_parser()._actions
+    commands = next(a for a in actions if isinstance(a, argparse._SubParsersAction))
+    words = {choice.dest: choice.help or "" for choice in commands._choices_actions}
+    usages = [(_usage(parser), words[name]) for name, parser in commands.choices.items()]
+    return "\n".join(["```", *(f"{usage}\n    {help}" for usage, help in usages), "```"])
+
+
+def _usage(parser: argparse.ArgumentParser) -> str:
+    """On one line, from the command's name on."""
+    usage = " ".join(parser.format_usage().replace("[-h]", "").split())
+    return usage.removeprefix("usage: python -m engine ")
+
+
+def tree() -> str:
+    """Every file of the program with what it is for."""
+    lines = ["```", "app.py", "start.py"]
+    for package in PACKAGES:
+        lines.append(f"{package}/")
+        lines.extend(_entries(PROJECT / package, depth=1))
+    return "\n".join([*lines, "```"])
+
+
+def _entries(folder: Path, depth: int) -> list[str]:
+    lines: list[str] = []
+    for path in sorted(folder.iterdir(), key=lambda entry: (entry.is_dir(), entry.name)):
+        indent = "  " * depth
+        if path.suffix == ".py" and path.name != "__init__.py":
+            lines.append(f"{indent}{path.name:<{24 - len(indent)}} {_first_line(path)}")
+        elif (path / "__init__.py").exists():
+            about = _first_line(path / "__init__.py")
+            lines.append(f"{indent}{path.name + '/':<{24 - len(indent)}} {about}")
+            lines.extend(_entries(path, depth + 1))
+    return lines
+
+
+def _first_line(path: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return docstring.partition("\n")[0].rstrip(".")
+
+
+BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
+    "demo": ("README.md", demo_table),
+    "commands": ("README.md", command_list),
+    "tree": ("ARCHITECTURE.md", tree),
+}
+
+
+def replace_block(document: str, name: str, content: str) -> str:
+    """Put `content` between `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
+
+    Raises:
+        ValueError: The document has no such markers.
+    """
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, _, rest = document.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise ValueError(f"the markers of {name} are missing")
+    return f"{before}{begin}\n{content}\n{end}{after}"
+
+
+def main() -> None:
+    """Write every block."""
+    for name, (file, content) in BLOCKS.items():
+        path = PROJECT / file
+        text = path.read_text(encoding="utf-8")
+        path.write_text(replace_block(text, name, content()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The forecast behind the Setup page: every method for this model, these settings, this device."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from engine.contract.bundled import sample_datasets
+from engine.contract.errors import RequestError, RequestErrors, mistakes
+from engine.contract.model_source import ModelReference, check_model_folder, resolve_model
+from engine.contract.presets import resolve_presets
+from engine.contract.spec import METHOD_KINDS, MethodKind, RunSpec
+from engine.contract.spec_file import validate_spec
+from engine.memory.catalogue import bundled_shape
+from engine.memory.devices import Device, choose_device
+from engine.memory.estimate import Forecast, estimate
+from engine.memory.model_shape import ModelShape, config_key, read_shape, shape_cache_path
+from qft_gui import engine_commands
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What can be said before a run. `forecasts` is empty while the model's shape is unknown."""
+
+    kind: MethodKind
+    spec: RunSpec | None = None
+    model: ModelReference | None = None
+    shape: ModelShape | None = None
+    device: Device | None = None
+    forecasts: dict[MethodKind, Forecast] | None = None
+    errors: tuple[RequestError, ...] = ()
+    is_reading: bool = False
+
+    @property
+    def chosen(self) -> Forecast | None:
+        """The forecast of the chosen method, if there is one."""
+        return (self.forecasts or {}).get(self.kind)
+
+
+class ShapeReader:
+    """Asks the engine for the shapes of model folders, in the background, once per config."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._answers: dict[str, ModelShape | RequestErrors | None] = {}
+
+    def shape(self, folder: Path, config: dict[str, Any]) -> ModelShape | None:
+        """The shape, or None while it is being read.
+
+        Raises:
+            RequestErrors: The engine cannot use the model.
+        """
+        known = read_shape(shape_cache_path(config))
+        if known is not None:
+            return known
+        key = f"{folder}:{config_key(config)}"
+        with self._lock:
+            if key not in self._answers:
+                self._answers[key] = None
+                threading.Thread(
+                    target=self._read, args=(key, folder), name="read-model", daemon=True
+                ).start()
+            answer = self._answers[key]
+        if isinstance(answer, RequestErrors):
+            raise answer
+        return answer
+
+    def _read(self, key: str, folder: Path) -> None:
+        answer: ModelShape | RequestErrors
+        try:
+            answer = ModelShape.model_validate(engine_commands.inspect(folder))
+        except RequestErrors as error:
+            answer = error
+        except ValueError:
+            answer = RequestErrors(
+                [RequestError("model.source", "the model's shapes could not be read.")]
+            )
+        with self._lock:
+            self._answers[key] = answer
+
+
+class Forecasts:
+    """Turns the settings of the Setup page into a report. Never raises for what a person types."""
+
+    def __init__(self) -> None:
+        self._shapes = ShapeReader()
+
+    def report(self, document: dict[str, Any]) -> Report:
+        """What this request needs, by method, or what is wrong with it.
+
+        Args:
+            document: A spec as the form holds it.
+        """
+        kind: MethodKind = document["method"]["kind"]
+        found: list[RequestError] = []
+        spec = _collect(found, lambda: validate_spec(document))
+        model = _collect(found, lambda: resolve_model(document["model"]["source"]))
+        device = _collect(found, lambda: choose_device(document["train"].get("device", "auto")))
+        _collect(found, lambda: _check_data(document["data"]["source"]))
+        shape = _collect(found, lambda: self._shape(model)) if model else None
+        known = Report(kind, model=model, shape=shape, device=device, errors=tuple(found))
+        if found or spec is None or model is None or device is None:
+            return known
+        known = replace(known, spec=resolve_presets(spec, model))
+        if shape is None:
+            return replace(known, is_reading=model.kind == "folder")
+        forecasts: dict[MethodKind, Forecast] = {}
+        for other in METHOD_KINDS:
+            wish = _for_method(document, other, model)
+            if wish is not None:
+                forecasts[other] = estimate(wish, shape, device)
+        return replace(known, forecasts=forecasts)
+
+    def _shape(self, model: ModelReference) -> ModelShape | None:
+        if model.kind in ("starter", "catalogue"):
+            return bundled_shape(model.name)
+        if model.folder is None:
+            return None
+        return self._shapes.shape(model.folder, check_model_folder(model.folder))
+
+
+def _collect(found: list[RequestError], check: Callable[[], T]) -> T | None:
+    """One check; what is wrong joins `found`."""
+    try:
+        return check()
+    except (RequestError, RequestErrors) as error:
+        found.extend(mistakes(error))
+        return None
+
+
+def _for_method(
+    document: dict[str, Any], kind: MethodKind, model: ModelReference
+) -> RunSpec | None:
+    """The same request with another method; None where that method cannot do it."""
+    method = document["method"] if document["method"]["kind"] == kind else {"kind": kind}
+    try:
+        return resolve_presets(validate_spec({**document, "method": method}), model)
+    except (RequestError, RequestErrors):
+        return None
+
+
+def _check_data(source: str) -> None:
+    if source in sample_datasets():
+        return
+    if not Path(source).expanduser().is_file():
+        raise RequestError(
+            "data.source", "there is no such file.", "Type its whole path, or upload it."
+        )

@@ -1,0 +1,51 @@
+"""What pages share: the tabs, which run each of them shows, and how events are wired."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gradio as gr
+
+Page = Literal["setup", "run", "compare", "runs"]
+# One short request, no queue, no flicker, and no entry in the API's description.
+QUIETLY: dict[str, Any] = {
+    "queue": False,
+    "show_progress": "hidden",
+    "api_visibility": "private",
+}
+
+
+class RunPicker(gr.Dropdown):
+    """A dropdown of runs that takes any name; the service checks it.
+
+    A page that outlived the app still shows a run that this process never offered, and Gradio
+    would refuse it before anyone could look it up.
+    """
+
+    is_template = True  # the browser shows it as what it is: a dropdown
+
+    def preprocess(self, payload: Any) -> str | None:
+        """The name as the browser sent it."""
+        return payload if isinstance(payload, str) else None
+
+
+@dataclass(frozen=True)
+class Navigation:
+    """The handles that lead from one page to another."""
+
+    blocks: gr.Blocks
+    tabs: gr.Tabs
+    run: RunPicker
+    compared: RunPicker
+    chat_mode: gr.Radio
+
+
+def go_to(page: Page) -> gr.Tabs:
+    """The update that opens a page."""
+    return gr.Tabs(selected=page)
+
+
+def choices(names: list[str], chosen: str | None) -> gr.Dropdown:
+    """The update of a run picker: all runs, and the one shown."""
+    return gr.Dropdown(choices=list(names), value=chosen, interactive=bool(names))

@@ -1,0 +1,145 @@
+"""Compare: one question, two answers; the model before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from engine.contract.bundled import sample_datasets
+from engine.contract.errors import RequestError
+from qft_gui.chat_room import SIDES, Answer, ChatRoom, Settings, Side
+from qft_gui.fragments import render
+from qft_gui.navigation import QUIETLY, Navigation, choices
+from qft_gui.pages.compare_layout import NUM_CHIPS, CompareLayout
+from qft_gui.service import Service
+from qft_gui.view.chat import loading_line, side_head
+
+NOTHING_TRAINED = "Nothing is trained yet. Open Setup, press Start, and come back when it is done."
+Histories = dict[Side, list[dict[str, str]]]
+
+
+def build(service: Service, room: ChatRoom, navigation: Navigation, tab: gr.Tab) -> None:
+    """Lay the page out and wire it."""
+    page = CompareLayout(navigation)
+    histories = gr.State({})
+    shown = [*page.chats, *page.heads, page.said, page.question, histories]
+    asking = [page.question, navigation.compared, navigation.chat_mode, histories, *page.settings]
+
+    def offer(chosen: str | None) -> tuple[Any, str]:
+        names = [snapshot.name for snapshot in service.snapshots() if snapshot.has_export]
+        kept = chosen if chosen in names else (names[0] if names else None)
+        nothing = "" if names else NOTHING_TRAINED
+        return choices(names, kept), render("sentence", tone="plain", text=nothing)
+
+    def meet(name: str | None) -> list[Any]:
+        """Another run: an empty page, and its data's own prompts to try."""
+        prompts = _prompts(service, name)
+        chips = [
+            gr.Button(prompts[at], visible=True) if at < len(prompts) else gr.Button(visible=False)
+            for at in range(NUM_CHIPS)
+        ]
+        return [*_cleared(), *chips]
+
+    def ask(
+        question: str, name: str | None, mode: str, past: Histories, *settings: Any
+    ) -> Iterator[list[Any]]:
+        text = (question or "").strip()
+        if not text:
+            yield [gr.skip() for _ in shown]
+            return
+        try:
+            models = service.export_of(name)
+        except (RequestError, FileNotFoundError) as error:
+            problem = NOTHING_TRAINED if not name else str(error)
+            yield _frame(past, None, question, problem)
+            return
+        sides = SIDES if mode == "both" else ("tuned",)
+        asked: Histories = {
+            side: [*past.get(side, []), {"role": "user", "content": text}] for side in sides
+        }
+        for answer in room.ask(models, asked, _settings(*settings)):
+            unanswered = answer.problem and not answer.replies
+            now = past if unanswered else _with_replies(past, asked, answer)
+            yield _frame(now, answer, question)
+
+    def unload() -> str:
+        freed = room.unload()
+        said = "Both models left memory." if freed else "An answer is being given; stop it first."
+        return render("sentence", tone="plain", text=said)
+
+    streamed: dict[str, Any] = {
+        "concurrency_limit": 8,
+        "show_progress": "hidden",
+        "api_visibility": "private",
+    }
+    asked: list[Any] = [
+        gr.on([page.send.click, page.question.submit], ask, asking, shown, **streamed)
+    ]
+    for chip in page.chips:
+        asked.append(chip.click(ask, [chip, *asking[1:]], shown, **streamed))
+    page.stop.click(room.stop, None, None, **QUIETLY)
+    page.clear.click(_cleared, None, shown, cancels=asked, **QUIETLY)
+    page.unload.click(unload, None, page.said, **QUIETLY)
+    navigation.compared.change(meet, navigation.compared, [*shown, *page.chips], **QUIETLY)
+    navigation.chat_mode.change(
+        lambda mode: [*_cleared(), gr.Column(visible=mode == "both")],
+        navigation.chat_mode,
+        [*shown, page.left],
+        **QUIETLY,
+    )
+    gr.on(
+        [tab.select, navigation.blocks.load],
+        offer,
+        navigation.compared,
+        [navigation.compared, page.said],
+        **QUIETLY,
+    )
+
+
+def _with_replies(past: Histories, asked: Histories, answer: Answer) -> Histories:
+    now: Histories = {side: list(turns) for side, turns in past.items()}
+    for side, turns in asked.items():
+        reply = answer.replies.get(side)
+        said = [{"role": "assistant", "content": reply.text}] if reply and reply.text else []
+        now[side] = [*turns, *said]
+    return now
+
+
+def _frame(
+    now: Histories, answer: Answer | None, question: str, problem: str | None = None
+) -> list[Any]:
+    problem = problem if answer is None else answer.problem
+    said = problem or ""
+    if answer is not None and answer.loading_s is not None:
+        said = loading_line(answer.loading_s)
+    return [
+        *(now.get(side, []) for side in SIDES),
+        *(render("side", **side_head(side, answer)) for side in SIDES),
+        render("sentence", tone="bad" if problem else "plain", text=said),
+        question if problem else "",
+        now,
+    ]
+
+
+def _cleared() -> list[Any]:
+    return _frame({}, None, "")
+
+
+def _prompts(service: Service, name: str | None) -> tuple[str, ...]:
+    try:
+        spec = service.snapshot(name).spec
+    except (RequestError, FileNotFoundError):
+        return ()
+    sample = sample_datasets().get(spec.data.source) if spec else None
+    return sample.prompts if sample else ()
+
+
+def _settings(temperature: Any, max_new_tokens: Any, seed: Any, system: Any) -> Settings:
+    return Settings(
+        temperature=min(2.0, max(0.0, float(temperature or 0))),
+        max_new_tokens=min(4096, max(1, int(max_new_tokens or 1))),
+        seed=max(0, int(seed or 0)),
+        system=str(system or ""),
+    )

@@ -1,0 +1,66 @@
+"""Where things are on the Setup page."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from qft_gui.form import Form, field_names
+from qft_gui.pages.parts import fragment, slot
+from qft_gui.pages.setup_fields import Inputs, data_inputs, fine_inputs, model_inputs
+from qft_gui.setup_frames import Frames
+
+
+class SetupLayout:
+    """The components of the page, in place."""
+
+    def __init__(self, first: Frames) -> None:
+        fragment(
+            "title",
+            title="New run",
+            lede="Choose a model, some data and a method. You see what it costs before anything "
+            "starts.",
+        )
+        self.inputs: Inputs = {"kind": gr.State(Form.kind)}
+        with gr.Row(elem_classes="q-grid"):
+            with gr.Column(elem_classes="q-stack", scale=8, min_width=0):
+                with gr.Row(elem_classes="q-grid q-pair"):
+                    self._model_and_data(first)
+                with gr.Column(elem_classes="q-card q-flush", min_width=0):
+                    fragment("card_title", number="3", title="How")
+                    self.methods = slot(first.methods, "methods.js")
+                    with gr.Accordion("More", open=False, elem_classes="q-more"):
+                        self.inputs |= fine_inputs()
+            with gr.Column(elem_classes="q-card q-aside", scale=5, min_width=0):
+                self._will_it_fit(first)
+        self.fields = [self.inputs[name] for name in field_names()]
+        self.reading = gr.Timer(1, active=False)
+        self.outputs = [
+            self.model,
+            self.data,
+            self.methods,
+            self.fit,
+            self.dock,
+            self.command,
+            self.start,
+            self.reading,
+        ]
+
+    def _model_and_data(self, first: Frames) -> None:
+        with gr.Column(elem_classes="q-card", min_width=0):
+            fragment("card_title", number="1", title="Model")
+            self.inputs |= model_inputs()
+            self.model = slot(first.model)
+        with gr.Column(elem_classes="q-card", min_width=0):
+            fragment("card_title", number="2", title="Data")
+            data, self.upload = data_inputs()
+            self.inputs |= data
+            self.data = slot(first.data)
+
+    def _will_it_fit(self, first: Frames) -> None:
+        fragment("card_title", number="4", title="Will it fit?")
+        self.fit = slot(first.fit)
+        with gr.Row(elem_classes="q-dock"):
+            self.dock = slot(first.dock)
+            self.start = gr.Button("Start training", variant="primary", min_width=120)
+        with gr.Accordion("Show command", open=False, elem_classes="q-more"):
+            self.command = slot(first.command)

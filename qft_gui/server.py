@@ -1,0 +1,108 @@
+"""Serving the page on this computer: Gradio behind our guard, plotly.js and styles from disk."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from qft_gui.fragments import STATIC
+
+GRADIO_SETTINGS = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_SHARE": "False",
+    "GRADIO_MCP_SERVER": "False",
+    "GRADIO_SSR_MODE": "False",
+    "GRADIO_RUN_HISTORY": "False",
+}
+MAX_UPLOAD = "256mb"
+A_YEAR = "public, max-age=31536000, immutable"
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the page is served.
+
+    Attributes:
+        host: The interface to bind.
+        port: A free port.
+        names: More host names that the guard lets in.
+    """
+
+    host: str
+    port: int
+    names: tuple[str, ...] = ()
+
+    @property
+    def url(self) -> str:
+        """The page's address, by a name that the guard lets in."""
+        host = next(iter(self.names), self.host)
+        return f"http://[{host}]:{self.port}/" if ":" in host else f"http://{host}:{self.port}/"
+
+
+def prepare_gradio(scratch: Path) -> None:
+    """Take Gradio's settings out of the environment and put ours in; before it is imported."""
+    for name in [name for name in os.environ if name.startswith("GRADIO_")]:
+        del os.environ[name]
+    scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.environ.update(GRADIO_SETTINGS, GRADIO_TEMP_DIR=str(scratch))
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+def plotly_script() -> Path:
+    """plotly.js as the plotly package ships it; found without importing the package."""
+    package = find_spec("plotly")
+    assert package is not None, "plotly is required"
+    assert package.origin is not None, "plotly is a package on disk"
+    return Path(package.origin).parent / "package_data" / "plotly.min.js"
+
+
+def make_application(runs: Path, address: Address) -> Any:
+    """The guarded ASGI application and the chat room that must be closed with it.
+
+    Gradio is imported here, which takes seconds.
+    """
+    import gradio as gr
+    from fastapi import FastAPI
+    from fastapi.responses import FileResponse
+    from starlette.middleware.gzip import GZipMiddleware
+
+    from qft_gui.chat_client import ChatClient
+    from qft_gui.chat_room import ChatRoom, chat_log
+    from qft_gui.guard import Guard
+    from qft_gui.service import Service
+    from qft_gui.shell import build_blocks
+    from qft_gui.theme import make_theme
+
+    plotly_path = f"/vendor/plotly-{version('plotly')}.min.js"
+    application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    application.add_middleware(GZipMiddleware, minimum_size=1000)
+
+    @application.get(plotly_path)
+    def plotly() -> FileResponse:
+        return FileResponse(
+            plotly_script(), media_type="text/javascript", headers={"Cache-Control": A_YEAR}
+        )
+
+    room = ChatRoom(ChatClient(chat_log(runs)))
+    gr.mount_gradio_app(
+        application,
+        build_blocks(Service(runs), room, plotly_path),
+        path="/",
+        theme=make_theme(),
+        css_paths=STATIC / "style.css",
+        head_paths=STATIC / "head.html",
+        run_history=False,
+        footer_links=[],
+        ssr_mode=False,
+        show_error=True,
+        max_file_size=MAX_UPLOAD,
+        enable_monitoring=False,
+        mcp_server=False,
+        allowed_paths=[],
+    )
+    return Guard(application, port=address.port, extra_hosts=address.names), room

@@ -1,0 +1,108 @@
+"""The Setup page at one moment: every fragment filled in, and what is wrong at which field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from engine.contract.errors import RequestError
+from engine.contract.presets import resolve_presets
+from engine.contract.spec import MethodKind
+from qft_gui.forecasts import Forecasts, Report
+from qft_gui.form import LABELS, OTHER, Form, early_mistakes, place_of
+from qft_gui.fragments import render
+from qft_gui.view import setup as view
+from qft_gui.view.numbers import learning_rate
+
+
+@dataclass(frozen=True)
+class Frames:
+    """HTML by place, and the state of the inputs.
+
+    Attributes:
+        waits: Why Start waits; empty when it does not.
+        wrong: Sentences by field.
+        looks: Properties of inputs that follow from the other inputs.
+    """
+
+    kind: MethodKind
+    model: str
+    data: str
+    methods: str
+    fit: str
+    dock: str
+    command: str
+    waits: str
+    is_reading: bool
+    wrong: dict[str, str]
+    looks: dict[str, dict[str, Any]]
+
+
+def setup_frames(
+    form: Form, forecasts: Forecasts, refused: tuple[RequestError, ...] = ()
+) -> Frames:
+    """Everything the page shows for these inputs.
+
+    Args:
+        form: The inputs' values.
+        forecasts: What answers what a run would need.
+        refused: Mistakes that only the engine could find.
+    """
+    wrong = early_mistakes(form)
+    report = forecasts.report(form.document())
+    wrong |= {**_by_field(report.errors, form), **wrong}
+    waits = _start_waits(report, wrong)
+    refusals = _by_field(refused, form)
+    said = waits or _first(refusals) or _first_sentence(refused)
+    fit = {
+        **view.fit_card(report),
+        "waits": said,
+        "waits_word": "Start waits" if waits else "Not started",
+    }
+    return Frames(
+        kind=form.kind,
+        model=render("model_facts", **view.model_facts(report)),
+        data=render("data_facts", **view.data_facts(form.data_source)),
+        methods=render("method_table", **view.method_table(report)),
+        fit=render("fit_card", **fit),
+        dock=render("dock", **fit),
+        command=render("command", **view.command(form.document(), form.run_name)),
+        waits=waits,
+        is_reading=report.is_reading,
+        wrong=wrong | refusals,
+        looks={
+            "model_path": {"visible": form.model == OTHER},
+            "data_path": {"visible": form.data == OTHER},
+            "rounding": {"visible": form.kind == "qft"},
+            "learning_rate": {"placeholder": _preset_rate(report)},
+        },
+    )
+
+
+def _by_field(errors: tuple[RequestError, ...], form: Form) -> dict[str, str]:
+    """Sentences by field; mistakes that belong to no field are left out."""
+    places = [(place_of(error, form), view.sentence(error)) for error in reversed(errors)]
+    return {place: text for place, text in places if place is not None}
+
+
+def _start_waits(report: Report, wrong: dict[str, str]) -> str:
+    """Why Start waits, in one sentence that names the field; empty when it does not."""
+    if wrong:
+        return _first(wrong)
+    return "The model is being read." if report.is_reading else _first_sentence(report.errors)
+
+
+def _first(wrong: dict[str, str]) -> str:
+    return next((f"{LABELS[field]}: {text}" for field, text in wrong.items()), "")
+
+
+def _first_sentence(errors: tuple[RequestError, ...]) -> str:
+    return view.sentence(errors[0]) if errors else ""
+
+
+def _preset_rate(report: Report) -> str:
+    if report.spec is None or report.model is None:
+        return "the method's own"
+    unset = report.spec.train.model_copy(update={"learning_rate": None})
+    preset = resolve_presets(report.spec.model_copy(update={"train": unset}), report.model)
+    return learning_rate(preset.train.learning_rate or 0.0)

@@ -1,0 +1,107 @@
+"""How numbers look to a person: one formatter per quantity, no finer than it is known."""
+
+from __future__ import annotations
+
+GIB = 1 << 30
+MISSING = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
+
+
+def gib(size: float | None) -> str:
+    """Bytes as GiB, without the unit.
+
+    >>> gib(10_415_000_000), gib(161_061_273), gib(5_368_709), gib(40_000), gib(0)
+    ('9.7', '0.15', '0.005', '<0.001', '0')
+    """
+    if size is None:
+        return MISSING
+    value = size / GIB
+    if value >= 1:
+        return f"{value:,.1f}"
+    if value >= 0.095:
+        return f"{value:.2f}"
+    if value >= 0.0005:
+        return f"{value:.3f}"
+    return "0" if size == 0 else "<0.001"
+
+
+def span(low: float, high: float) -> str:
+    """A band in GiB.
+
+    >>> span(9_985_798_963, 10_952_166_604).split()[::2]
+    ['9.3', '10.2']
+    """
+    return f"{gib(low)} {MISSING} {gib(high)}"
+
+
+def parameters(number: int) -> str:
+    """A model's size in words.
+
+    >>> parameters(4_022_468_096), parameters(5_240_000)
+    ('4.02 billion', '5.24 million')
+    """
+    if number >= 1_000_000_000:
+        return f"{number / 1e9:.3g} billion"
+    if number >= 1_000_000:
+        return f"{number / 1e6:.3g} million"
+    return f"{number:,}"
+
+
+def duration(seconds: float | None) -> str:
+    """A time span, coarse on purpose.
+
+    >>> duration(12.4), duration(125), duration(4000)
+    ('12 s', '2 min', '1 h 7 min')
+    """
+    if seconds is None:
+        return MISSING
+    if seconds < 90:
+        return f"{max(0, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def loss(value: float | None) -> str:
+    """Nats per token.
+
+    >>> loss(1.6289), loss(0.0312)
+    ('1.63', '0.031')
+    """
+    if value is None:
+        return MISSING
+    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3f}"
+
+
+def rate(value: float | None) -> str:
+    """Something per second.
+
+    >>> rate(1240.4), rate(31.42)
+    ('1,240', '31.4')
+    """
+    if value is None:
+        return MISSING
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def off_by(forecast: float | None, measured: float | None) -> str:
+    """The signed error of a forecast, against what was measured.
+
+    >>> off_by(9.7, 9.5), off_by(10.8, 11.3).replace(MINUS, "-")
+    ('+2.1 %', '-4.4 %')
+    """
+    if not forecast or not measured:
+        return MISSING
+    percent = 100 * (forecast - measured) / measured
+    return f"{percent:+.1f} %".replace("-", MINUS)
+
+
+def learning_rate(value: float) -> str:
+    """A learning rate as people write it.
+
+    >>> learning_rate(0.0004), learning_rate(4e-06)
+    ('4e-4', '4e-6')
+    """
+    mantissa, exponent = f"{value:.3e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"

@@ -1,0 +1,56 @@
+"""Frames of the Runs page: honesty as a column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from qft_gui.snapshots import Snapshot
+from qft_gui.view.numbers import MISSING, gib, loss, off_by
+from qft_gui.view.reading import held_out
+from qft_gui.view.run import about
+from qft_gui.view.status import STATUS_MARKS
+
+SPARK_WIDTH, SPARK_HEIGHT, SPARK_POINTS = 120, 32, 60
+
+
+def runs_table(snapshots: Sequence[Snapshot]) -> dict[str, Any]:
+    """All runs, newest first."""
+    return {"runs": [_row(snapshot) for snapshot in snapshots]}
+
+
+def _row(snapshot: Snapshot) -> dict[str, Any]:
+    result = snapshot.result or {}
+    forecast = result.get("forecast_bytes") or (snapshot.history.forecast or {}).get("tensor_bytes")
+    measured = result.get("measured_peak_bytes")
+    held = held_out(snapshot.history)
+    losses = [point.smooth for point in snapshot.curves.steps if point.smooth is not None]
+    return {
+        "name": snapshot.name,
+        "about": about(snapshot),
+        "mark": STATUS_MARKS[snapshot.status.status],
+        "spark": spark(losses),
+        "spark_words": f"loss from {loss(losses[0])} to {loss(losses[-1])}"
+        if losses
+        else "no loss yet",
+        "was": loss(held[0].loss) if len(held) > 1 else "",
+        "now": loss(held[-1].loss) if held else MISSING,
+        "forecast": gib(forecast),
+        "measured": gib(measured),
+        "off": off_by(forecast, measured),
+    }
+
+
+def spark(losses: Sequence[float]) -> str:
+    """A curve as the points of an SVG polyline."""
+    if len(losses) < 2:
+        return ""
+    stride = max(1, len(losses) // SPARK_POINTS)
+    shown = [*losses[:-1:stride], losses[-1]]
+    low, high = min(shown), max(shown)
+    rise = (high - low) or 1.0
+    return " ".join(
+        f"{SPARK_WIDTH * at / (len(shown) - 1):.1f},"
+        f"{2 + (SPARK_HEIGHT - 4) * (high - value) / rise:.1f}"
+        for at, value in enumerate(shown)
+    )

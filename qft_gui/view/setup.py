@@ -1,0 +1,235 @@
+"""Frames of the Setup page: the method table, the memory bar, and the facts beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from engine.contract.bundled import catalogue, sample_datasets
+from engine.contract.errors import RequestError
+from engine.contract.spec import METHOD_KINDS, MethodKind
+from engine.memory.devices import Device
+from engine.memory.estimate import MODELLED, Forecast, Term
+from qft_gui.forecasts import Report
+from qft_gui.view.numbers import MISSING, duration, gib, learning_rate, parameters, span
+from qft_gui.view.status import VERDICT_MARKS, WAITING, verdict_mark
+
+METHOD_NAMES: dict[MethodKind, str] = {"qft": "QFT", "full": "Full AdamW"}
+METHOD_GIVES: dict[MethodKind, str] = {
+    "qft": "Every weight is trained and kept in 8 bits",
+    "full": "Every weight in 32 bits: the yardstick",
+}
+TERM_NAMES: dict[Term, str] = {
+    "weights": "Weights",
+    "outliers": "Outliers",
+    "residual": "Residual",
+    "adapters": "Adapters",
+    "moments": "Optimizer state",
+    "gradients": "Gradients",
+    "activations": "Activations",
+    "logits": "Logits",
+    "transient": "Short-lived",
+    "runtime": "Python and PyTorch",
+}
+AXIS_ROOM = 1.45
+FAR_SHARE = 0.2
+
+
+def axis(needs: list[int], free: int | None, total: int | None = None) -> tuple[float, bool]:
+    """The end of a memory axis, and whether the limit is on it.
+
+    Where all that is needed is a small share of what is free, the limit is left out, or the bars
+    would be slivers.
+    """
+    largest = max(needs, default=1)
+    if free is None or largest < FAR_SHARE * free:
+        return largest * 1.2, False
+    return float(total or free * AXIS_ROOM), True
+
+
+def method_table(report: Report) -> dict[str, Any]:
+    """The signature screen: every method for this model, these settings, this device."""
+    forecasts = report.forecasts or {}
+    free = report.device.free_bytes if report.device else None
+    needs = [forecast.high_bytes for forecast in forecasts.values()]
+    end, has_limit = axis(needs, free)
+    return {
+        "rows": [_method_row(kind, report.kind, forecasts.get(kind), end) for kind in METHOD_KINDS],
+        "has_limit": has_limit,
+        "free": _percent(free or 0, end),
+        "here": "This GPU" if report.device and report.device.kind == "cuda" else "This computer",
+        "caption": _caption(needs, free, has_limit),
+        "has_time": any(forecast.seconds_per_step for forecast in forecasts.values()),
+    }
+
+
+def _method_row(
+    kind: MethodKind, chosen: MethodKind, forecast: Forecast | None, end: float
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "kind": kind,
+        "name": METHOD_NAMES[kind],
+        "gives": METHOD_GIVES[kind],
+        "picked": kind == chosen,
+    }
+    if forecast is None:
+        return {**row, "known": False, "mark": WAITING}
+    return {
+        **row,
+        "known": True,
+        "low": _percent(forecast.low_bytes, end),
+        "high": min(100.0, _percent(forecast.high_bytes, end)),
+        "over": forecast.low_bytes > end,
+        "total": gib(forecast.total_bytes),
+        "band": span(forecast.low_bytes, forecast.high_bytes),
+        "time": duration(forecast.seconds_per_step),
+        "mark": VERDICT_MARKS[forecast.verdict],
+    }
+
+
+def _caption(needs: list[int], free: int | None, has_limit: bool) -> str:
+    words = "Solid: needed for certain. Hatched: the error of the forecast."
+    if free is None or not needs:
+        return words
+    if has_limit:
+        return f"{words} Dashed line: {gib(free)} GiB free now."
+    return f"{words} {gib(free)} GiB are free now, far more than any of these."
+
+
+def fit_card(report: Report) -> dict[str, Any]:
+    """The verdict: the one number, its band and its parts."""
+    forecast, device = report.chosen, report.device
+    if forecast is None or device is None:
+        return {
+            "known": False,
+            "unknown": _why_unknown(report),
+        }
+    end, has_limit = axis([forecast.high_bytes], forecast.free_bytes, device.total_bytes)
+    end = max(end, forecast.high_bytes * 1.02)
+    return {
+        "known": True,
+        "total": gib(forecast.total_bytes),
+        "band": span(forecast.low_bytes, forecast.high_bytes),
+        "mark": verdict_mark(forecast),
+        "short_word": VERDICT_MARKS[forecast.verdict].word,
+        "has_limit": has_limit,
+        "free": _percent(forecast.free_bytes or 0, end),
+        "free_gib": gib(forecast.free_bytes),
+        "low": _percent(forecast.low_bytes, end),
+        "high": _percent(forecast.high_bytes, end),
+        "terms": [_term(term, size, end) for term, size in shown_terms(forecast).items()],
+        "honesty": _honesty(device, has_limit, forecast),
+        "advice": list(forecast.advice),
+        "facts": _facts(report),
+    }
+
+
+def sentence(error: RequestError) -> str:
+    """A mistake as a person reads it: capital first, cause, way out."""
+    text = f"{error.message} {error.advice}".strip()
+    return text[:1].upper() + text[1:]
+
+
+def shown_terms(forecast: Forecast) -> dict[Term, int]:
+    """The forecast in parts that add up, in the order of the bar.
+
+    A negative short-lived part means that gradients come as activations go: at the peak that much
+    of the activations is gone already.
+    """
+    terms: dict[Term, int] = {term: forecast.terms.get(term, 0) for term in TERM_NAMES}
+    gone = -min(0, terms["transient"])
+    terms["transient"] = max(0, terms["transient"])
+    giving: tuple[Term, ...] = ("activations", "logits", "gradients")
+    for term in giving:
+        taken = min(gone, terms[term])
+        terms[term] -= taken
+        gone -= taken
+    shown: dict[Term, int] = {term: size for term, size in terms.items() if size}
+    return shown
+
+
+def _term(term: Term, size: int, end: float) -> dict[str, Any]:
+    return {
+        "key": term,
+        "name": TERM_NAMES[term],
+        "gib": gib(size),
+        "width": _percent(size, end),
+        "is_modelled": term in MODELLED,
+    }
+
+
+def _honesty(device: Device, has_limit: bool, forecast: Forecast) -> str:
+    where = (
+        f"{gib(forecast.free_bytes)} of {gib(device.total_bytes)} GiB are free on {device.name}."
+    )
+    band = "Weights and optimizer state are counted exactly; the hatched band is the rest's error."
+    return f"{band} {where}" if not has_limit else band
+
+
+def _why_unknown(report: Report) -> str:
+    if report.model is None or report.model.kind != "hub":
+        return ""
+    return "This model's size is known once it is downloaded, so there is no forecast for it yet."
+
+
+def _facts(report: Report) -> list[tuple[str, str]]:
+    if report.spec is None:
+        return []
+    train = report.spec.train
+    length = f"{train.epochs:g} passes" if train.epochs else f"{train.steps:,}"
+    rate = learning_rate(train.learning_rate) if train.learning_rate else MISSING
+    return [
+        ("Batch", f"{train.batch_size}"),
+        ("Length", f"{train.sequence_length:,}"),
+        ("Steps", length),
+        ("Learning rate", rate),
+    ]
+
+
+def model_facts(report: Report) -> dict[str, Any]:
+    """Size and origin of the chosen model."""
+    model, shape = report.model, report.shape
+    if model is None:
+        return {"known": False}
+    known = catalogue().get(model.name) if model.kind == "catalogue" else None
+    notes = {
+        "starter": "Comes with the app. Small, but it learns a new style in a minute.",
+        "catalogue": "Its weights are downloaded from the hub when training starts.",
+        "hub": "It is downloaded from the hub when training starts.",
+        "folder": "On this computer. No download needed.",
+    }
+    size = shape.num_parameters if shape else known.num_parameters if known else None
+    return {
+        "known": True,
+        "size": parameters(size) if size else MISSING,
+        "vocabulary": f"{shape.vocab_size:,}" if shape else MISSING,
+        "note": notes[model.kind],
+        "is_reading": report.is_reading,
+    }
+
+
+def data_facts(source: str) -> dict[str, Any]:
+    """What a bundled sample holds; nothing yet for a file of one's own."""
+    sample = sample_datasets().get(source)
+    if sample is None:
+        return {"known": False}
+    return {
+        "known": True,
+        "rows": f"{sample.rows:,}",
+        "heldout": f"{sample.heldout_rows:,}",
+        "note": sample.description,
+    }
+
+
+def command(document: dict[str, Any], name: str | None) -> dict[str, str]:
+    """The same run from a terminal."""
+    named = f" --name {name}" if name else ""
+    return {
+        "spec": yaml.safe_dump(document, sort_keys=False, allow_unicode=True).strip(),
+        "line": f"python -m engine run spec.yaml{named}",
+    }
+
+
+def _percent(size: float, end: float) -> float:
+    return round(100 * size / end, 2) if end else 0.0

@@ -1,0 +1,41 @@
+"""What the tests of the engine share: one thread, quiet libraries, tiny models made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers.utils import logging
+
+from tests.tiny import chat_rows, tiny_model_folder, write_jsonl
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_quiet_thread() -> Iterator[None]:
+    """On tensors this small, two threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    logging.disable_progress_bar()
+    yield
+    logging.enable_progress_bar()
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A model folder by architecture; made once, so tests only read it."""
+    root = tmp_path_factory.mktemp("models")
+
+    def folder(architecture: str) -> Path:
+        path = root / architecture
+        return path if path.is_dir() else tiny_model_folder(path, architecture)
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chats_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty-four chats; tests only read it."""
+    return write_jsonl(tmp_path_factory.mktemp("data") / "chats.jsonl", chat_rows(24))

@@ -1,0 +1,345 @@
+"""The whole app in a real browser: what a person does on the first evening, and what may go wrong.
+
+Everything runs offline on this computer: every name but the loopback address fails to resolve.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from engine.contract.events import EventReader, EventWriter
+from engine.contract.history import RunHistory
+from engine.contract.identity import current_identity
+from engine.contract.launch import PROJECT
+from engine.contract.run_dir import RunDir
+from engine.contract.status import TERMINAL, derive_status
+from tests.test_gui_golden import golden_run, result, write_step
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+]
+ATTACK = "<img src=x onerror=window.__xss=1> ${window.__xss=2} {{7*7}} `x`"
+LOSS = "document.querySelector('[data-plot=loss]')"
+# The connection that a killed app drops, and the page's own attempts to find it again.
+LOST_CONNECTION = ("ERR_CONNECTION", "ERR_INCOMPLETE_CHUNKED", "ERR_EMPTY_RESPONSE", "fetch")
+
+
+@dataclass
+class App:
+    """The app as a process of its own, on a port that it keeps when it is started again."""
+
+    runs: Path
+    port: int = 0
+    process: subprocess.Popen[str] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "app.py", "--no-browser", "--offline"),
+                *("--port", str(self.port), "--runs", str(self.runs)),
+            ],
+            cwd=PROJECT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("Open "):
+                self.port = int(line.rstrip("/\n").rpartition(":")[2])
+                return
+        pytest.fail(f"the app ended with {self.process.wait()} before it served anything")
+
+    def end(self, how: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(how)
+        self.process.wait(30)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@dataclass
+class Watched:
+    """A page and everything in it that should not have happened."""
+
+    page: Page
+    origin: str
+    problems: list[str] = field(default_factory=list)
+    allowed: tuple[str, ...] = ()
+
+    def listen(self) -> None:
+        self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
+        self.page.on("request", lambda request: self._check_origin(request.url))
+        self.page.on(
+            "console",
+            lambda message: self.problems.append(message.text) if message.type == "error" else None,
+        )
+
+    def _check_origin(self, url: str) -> None:
+        if not url.startswith((self.origin, "data:", "blob:")):
+            self.problems.append(f"foreign request: {url}")
+
+    def assert_clean(self) -> None:
+        left = [text for text in self.problems if not any(word in text for word in self.allowed)]
+        assert not left
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    found = next((path for name in CHROMIUM_NAMES if (path := shutil.which(name))), None)
+    if found is None:
+        reason = "no Chromium found: the page is not tested in a real browser"
+        if os.environ.get("QFT_REQUIRE_BROWSER") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[App]:
+    app = App(tmp_path / "runs")
+    app.start()
+    yield app
+    app.end(signal.SIGINT)
+    for folder in app.runs.glob("*/spec.json"):
+        _end_engine(RunDir(folder.parent))
+
+
+def _end_engine(run: RunDir) -> None:
+    if derive_status(run) not in TERMINAL:
+        run.request_stop(discard=True)
+        wait_for(lambda: derive_status(run) in TERMINAL, seconds=60)
+
+
+@pytest.fixture
+def open_page(browser: Browser, app: App) -> Iterator[Callable[..., Watched]]:
+    contexts: list[BrowserContext] = []
+
+    def open_page(width: int = 1280, theme: str = "light") -> Watched:
+        context = browser.new_context(viewport={"width": width, "height": 860})
+        contexts.append(context)
+        context.set_default_timeout(60_000)
+        watched = Watched(context.new_page(), app.url)
+        watched.listen()
+        watched.page.goto(f"{app.url}?__theme={theme}")
+        watched.page.wait_for_selector(".q-methods")
+        return watched
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.2)
+
+
+def only_run(app: App) -> RunDir:
+    (spec,) = app.runs.glob("*/spec.json")
+    return RunDir(spec.parent)
+
+
+def num_points(page: Page) -> int:
+    return page.evaluate(f"{LOSS}?.data?.[0]?.x.length ?? 0")
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def start(page: Page, **fields: str) -> None:
+    """Press Start on the default form, with some fields of "More" filled in."""
+    if fields:
+        page.get_by_role("button", name="More").click()
+    for label, value in fields.items():
+        page.get_by_label(label.replace("_", " ")).fill(value)
+    page.wait_for_selector(".q-hero")
+    page.get_by_role("button", name="Start training").dblclick()
+    page.wait_for_selector("[data-plot=loss]")
+
+
+def test_from_start_to_two_different_answers(app: App, open_page: Callable[..., Watched]) -> None:
+    watched = open_page()
+    page = watched.page
+    start(page)
+    page.wait_for_function(f"({LOSS}?.data?.[0]?.x.length ?? 0) > 1", timeout=120_000)
+    assert len(list(app.runs.glob("*/spec.json"))) == 1
+    page.evaluate(f"window.chart = {LOSS}")
+    first = num_points(page)
+    page.wait_for_function(f"{LOSS}.data[0].x.length > {first} + 3", timeout=120_000)
+    page.wait_for_selector(".q-head .q-st.good", timeout=300_000)
+    page.wait_for_function(f"{LOSS}.data[0].x.length === 60")
+    assert page.evaluate(f"window.chart === {LOSS}")
+    assert "fell from" in page.inner_text(".q-read")
+    page.get_by_role("button", name="Compare with the original").click()
+    page.get_by_label("Question").fill("Who are you?")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    page.wait_for_selector("#chat-base .bot", timeout=120_000)
+    page.wait_for_selector("#chat-tuned .bot", timeout=120_000)
+    page.wait_for_function(
+        "[...document.querySelectorAll('.q-side-line')]"
+        ".every(line => line.innerText.includes('tokens/s'))"
+    )
+    base, tuned = (page.inner_text(f"#chat-{side} .bot") for side in ("base", "tuned"))
+    assert base.strip()
+    assert tuned.strip()
+    assert base != tuned
+    assert "Checked: two different models" in page.inner_text(".q-side >> nth=1")
+    watched.assert_clean()
+
+
+def test_the_window_may_reload_and_die_while_a_run_goes_on(
+    app: App, open_page: Callable[..., Watched]
+) -> None:
+    watched = open_page()
+    watched.allowed = LOST_CONNECTION
+    page = watched.page
+    start(page, Steps="4000")
+    page.wait_for_function(f"({LOSS}?.data?.[0]?.x.length ?? 0) > 2", timeout=120_000)
+    page.reload()
+    page.wait_for_function(f"({LOSS}?.data?.[0]?.x.length ?? 0) > 2")
+    app.end(signal.SIGKILL)
+    before = len(steps_in_log(only_run(app)))
+    wait_for(lambda: len(steps_in_log(only_run(app))) > before, seconds=60)
+    app.start()
+    page.goto(app.url)
+    page.wait_for_function(f"({LOSS}?.data?.[0]?.x.length ?? 0) > {before}")
+    page.get_by_role("button", name="Stop and keep").click()
+    page.wait_for_selector("text=Stopped at step", timeout=120_000)
+    page.wait_for_timeout(2_500)
+    shown = page.evaluate(f"{LOSS}.data[0].x")
+    logged = steps_in_log(only_run(app))
+    assert (shown[0], shown[-1]) == (1, logged[-1])
+    assert len(shown) == len(logged) or len(logged) > 600
+    resume_and_discard(app, page, logged[-1])
+    watched.assert_clean()
+
+
+def resume_and_discard(app: App, page: Page, last_step: int) -> None:
+    run = only_run(app)
+    page.get_by_role("button", name="Resume").click()
+    page.wait_for_function(f"{LOSS}.data[0].x.at(-1) > {last_step} + 2", timeout=120_000)
+    assert run.attempt() == 2
+    page.get_by_role("button", name="Discard…").click()
+    page.get_by_role("button", name="Keep it").click()
+    assert run.stop_request() is None
+    page.get_by_role("button", name="Discard…").click()
+    page.get_by_role("button", name="Delete this run").click()
+    wait_for(lambda: not run.path.exists(), seconds=60)
+    page.wait_for_selector(".q-no-run")
+
+
+def steps_in_log(run: RunDir) -> list[int]:
+    history = RunHistory()
+    history.add(EventReader(run.events_path).read())
+    return sorted(history.steps)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_page_scrolls_sideways(
+    app: App, open_page: Callable[..., Watched], width: int, theme: str
+) -> None:
+    golden_run(app.runs, "finished")
+    error = {"class": "out_of_memory", "message": "Ran out at step 14.", "advice": "Batch 4."}
+    golden_run(app.runs, "failed", done=14, outcome="out_of_memory", error=error)
+    watched = open_page(width, theme)
+    page = watched.page
+    for name in ("Setup", "Run", "Compare", "Runs"):
+        open_tab(page, name)
+        page.wait_for_timeout(1_200)
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, name
+        small = page.evaluate(
+            "[...document.querySelectorAll('button, .q-methods label')]"
+            ".filter(e => e.offsetParent && e.getBoundingClientRect().height < 43.5)"
+            ".map(e => e.innerText || e.ariaLabel || e.className)"
+        )
+        assert small == [], f"targets below 44 px on {name}"
+        unnamed = page.evaluate(
+            "[...document.querySelectorAll('input, textarea')].filter(e => e.offsetParent"
+            " && !e.labels?.length && !e.ariaLabel && !e.getAttribute('aria-labelledby'))"
+            ".map(e => e.outerHTML.slice(0, 120))"
+        )
+        assert unnamed == [], f"inputs without a label on {name}"
+    watched.assert_clean()
+
+
+def test_text_from_runs_is_only_text(app: App, open_page: Callable[..., Watched]) -> None:
+    error = {"class": "bad_data", "message": ATTACK, "advice": ATTACK}
+    golden_run(app.runs, "attack", done=30, outcome="failed", error=error, reply=ATTACK)
+    watched = open_page()
+    page = watched.page
+    open_tab(page, "Runs")
+    page.get_by_role("button", name="Open attack").click()
+    page.wait_for_selector(".q-fail")
+    page.wait_for_function(f"({LOSS}?.data?.[0]?.x.length ?? 0) === 30")
+    assert ATTACK in page.inner_text(".q-fail")
+    assert ATTACK in page.inner_text(".q-replies")
+    assert page.evaluate("window.__xss") is None
+    watched.assert_clean()
+
+
+def test_a_zoom_survives_new_points(app: App, open_page: Callable[..., Watched]) -> None:
+    run = golden_run(app.runs, "growing", done=30, outcome=None)
+    run.write_owner(current_identity().as_json())
+    watched = open_page()
+    page = watched.page
+    page.wait_for_function(f"({LOSS}?.data?.[0]?.x.length ?? 0) === 30")
+    box = page.locator("[data-plot=loss] .nsewdrag").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 40, box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 200, box["y"] + 120, steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(500)
+    zoomed = page.evaluate(f"{LOSS}._fullLayout.xaxis.range")
+    with EventWriter(run.events_path, 1) as log:
+        for step in range(31, 37):
+            write_step(log, step, 60, 6.0)
+    page.wait_for_function(f"{LOSS}.data[0].x.length === 36")
+    assert page.evaluate(f"{LOSS}._fullLayout.xaxis.range") == zoomed
+    run.write_result(result("stopped", 36))
+    watched.assert_clean()
+
+
+def test_a_mistake_stands_at_its_field_and_start_waits(
+    app: App, open_page: Callable[..., Watched]
+) -> None:
+    watched = open_page()
+    page = watched.page
+    page.get_by_role("button", name="More").click()
+    page.get_by_label("Batch size").fill("0")
+    page.wait_for_selector(".q-waits")
+    assert page.get_by_role("button", name="Start training").is_disabled()
+    assert "greater than or equal to 1" in page.inner_text(".q-wrong")
+    page.get_by_label("Batch size").fill("4")
+    page.wait_for_selector(".q-hero")
+    assert page.get_by_role("button", name="Start training").is_enabled()
+    assert not list(app.runs.glob("*/spec.json"))
+    watched.assert_clean()

@@ -1,0 +1,271 @@
+"""The commands' surface is fixed, their JSON keeps its keys, and nobody sees a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.commands.parser import build_parser, main
+from engine.contract.launch import PROJECT
+from tests.workshop import Workshop, tree
+
+# The public surface: whoever changes this table changes what people's scripts may call.
+SURFACE = {
+    "run": "SPEC --json --name NAME --runs DIR",
+    "launch": "SPEC --json --name NAME --runs DIR",
+    "resume": "RUN --json --runs DIR",
+    "stop": "RUN --discard --json --runs DIR",
+    "status": "RUN --json --runs DIR",
+    "list": "--json --runs DIR",
+    "estimate": "SPEC --all-methods --gpu-gib N --json",
+    "inspect": "MODEL --json",
+    "ask": "TARGET PROMPT --base --json --max-new-tokens N --runs DIR --seed N --system TEXT "
+    "--temperature T",
+    "schema": "",
+}
+STATUS_KEYS = {"run", "status", "step", "steps", "loss_nats", "eta_s", "error"}
+ERROR_KEYS = {"class", "message", "field", "advice"}
+ESTIMATE_KEYS = {
+    *("num_parameters", "states_bytes", "bytes_per_parameter", "terms", "total_bytes"),
+    *("low_bytes", "high_bytes", "free_bytes", "fits", "seconds_per_step", "advice"),
+}
+TERMS = {
+    *("weights", "outliers", "residual", "gradients", "moments", "adapters"),
+    *("activations", "logits", "transient", "runtime"),
+}
+SPEC = "model: {source: llama-2-7b}\ndata: {source: pirate}\nmethod: {kind: qft}\n"
+
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        workshop = Workshop(tmp_path_factory.mktemp("workshop"))
+        try:
+            yield workshop
+        finally:
+            workshop.close()
+
+
+@pytest.fixture(scope="module")
+def finished(workshop: Workshop) -> subprocess.CompletedProcess[str]:
+    """One real run from the command line, long enough to change what the model says."""
+    command = [*workshop.command("tuned", steps=60, learning_rate=1e-2), "--json"]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> str:
+    path = tmp_path / "spec.yaml"
+    path.write_text(SPEC, encoding="utf-8")
+    return str(path)
+
+
+class Terminal:
+    """Commands in this process, and what they said."""
+
+    def __init__(self, capture: pytest.CaptureFixture[str], runs: Path) -> None:
+        self.capture = capture
+        self.runs = ["--runs", str(runs)]
+
+    def say(self, *arguments: str, code: int = 0) -> tuple[str, str]:
+        self.capture.readouterr()
+        assert main(arguments) == code
+        said = self.capture.readouterr()
+        return said.out, said.err
+
+    def document(self, *arguments: str, code: int = 0) -> Any:
+        """The one JSON document on standard output."""
+        out, err = self.say(*arguments, "--json", code=code)
+        assert code == 0 or err == ""
+        return json.loads(out)
+
+
+@pytest.fixture
+def terminal(capsys: pytest.CaptureFixture[str], workshop: Workshop) -> Terminal:
+    return Terminal(capsys, workshop.runs)
+
+
+def shown(parser: argparse.ArgumentParser) -> str:
+    positional: list[str] = []
+    options: list[str] = []
+    for action in parser._actions:
+        if not action.option_strings:
+            positional.append(str(action.metavar))
+        elif not isinstance(action, argparse._HelpAction):
+            name = action.option_strings[-1]
+            value = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
+            options.append(name + value)
+    return " ".join([*positional, *sorted(options)])
+
+
+def test_the_surface_is_what_the_table_says() -> None:
+    (commands,) = [
+        action
+        for action in build_parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    ]
+    assert {name: shown(command) for name, command in commands.choices.items()} == SURFACE
+
+
+def test_only_what_needs_a_model_loads_torch(tmp_path: Path, spec: str) -> None:
+    (tmp_path / "bad.yaml").write_text(SPEC + "train: {step: 5}\n", encoding="utf-8")
+    runs = str(tmp_path / "runs")
+    calls = [
+        ["launch", str(tmp_path / "bad.yaml"), "--runs", runs],
+        ["run", str(tmp_path / "absent.yaml"), "--runs", runs],
+        ["list", "--runs", runs],
+        ["status", "nothing", "--runs", runs],
+        ["estimate", spec, "--all-methods"],
+        ["inspect", "qwen3-1.7b"],
+        ["schema"],
+    ]
+    script = (
+        "import json, sys; from engine.commands.parser import main\n"
+        "codes = [int(main(call)) for call in json.loads(sys.argv[1])]\n"
+        "print(codes, sorted({'torch', 'transformers', 'gradio', 'numpy'} & {*sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(calls)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "[2, 2, 0, 2, 0, 0, 0] []"
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == [
+        "train.step",
+        "spec",
+        "run",
+    ]
+    assert not Path(runs).exists()
+
+
+def test_a_reader_that_goes_away_and_a_poor_locale_leave_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "engine", "list", "--runs", str(tmp_path / "\u6587\udce9")]
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment = {**os.environ, **plain}
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().endswith("\\udce9 yet.\n")
+    gone = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert gone.stdout
+    gone.stdout.close()
+    _, err = gone.communicate()
+    assert (gone.returncode, err) == (1, b"")
+
+
+def test_a_run_says_its_folder_and_nothing_else(
+    finished: subprocess.CompletedProcess[str], workshop: Workshop
+) -> None:
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout) == {"run": str(workshop.runs / "tuned")}
+    assert finished.stderr.startswith("finished: 60 steps in ")
+
+
+def test_status_and_list_say_the_same(
+    finished: subprocess.CompletedProcess[str], terminal: Terminal, workshop: Workshop
+) -> None:
+    assert finished.returncode == 0
+    workshop.create("waiting")
+    status = terminal.document("status", "tuned", *terminal.runs)
+    assert set(status) == STATUS_KEYS
+    assert (status["run"], status["status"], status["step"]) == ("tuned", "finished", 60)
+    listed = terminal.document("list", *terminal.runs)
+    assert [entry["run"] for entry in listed] == ["waiting", "tuned"]
+    assert listed[1] == status
+    assert set(listed[0]) == STATUS_KEYS
+    out, _ = terminal.say("list", *terminal.runs)
+    assert out.splitlines()[0] == "waiting  queued  step 0 of ?"
+    assert out.splitlines()[1].startswith("tuned  finished  step 60 of 60  loss ")
+    out, _ = terminal.say("list", "--runs", str(workshop.folder / "none"))
+    assert out == f"No runs in {workshop.folder / 'none'} yet.\n"
+    assert terminal.document("list", "--runs", str(workshop.folder / "none")) == []
+    error = terminal.document("status", "nothing", *terminal.runs, code=2)["error"]
+    assert set(error) == ERROR_KEYS
+
+
+def test_a_run_answers_and_so_does_its_base(
+    finished: subprocess.CompletedProcess[str], terminal: Terminal, workshop: Workshop
+) -> None:
+    assert finished.returncode == 0
+    before = tree(workshop.runs / "tuned")
+    question = "What is Otto number 1 at?"
+    few = ["--max-new-tokens", "12"]
+    tuned = terminal.document("ask", "tuned", question, *few, *terminal.runs)
+    base = terminal.document("ask", "tuned", question, "--base", *few, *terminal.runs)
+    assert set(tuned) == {"text", "num_tokens", "seconds", "side"}
+    assert (tuned["side"], base["side"]) == ("tuned", "base")
+    assert tuned["text"] != base["text"]
+    assert 1 <= tuned["num_tokens"] <= 12
+    model = terminal.document("ask", str(workshop.folder / "model"), question, *few)
+    assert (model["text"], model["side"]) == (base["text"], "base")
+    out, _ = terminal.say("ask", str(workshop.runs / "tuned"), question, *few)
+    assert out == f"{tuned['text']}\n"
+    assert tree(workshop.runs / "tuned") == before
+
+
+def test_the_seed_decides_what_is_drawn(
+    finished: subprocess.CompletedProcess[str], terminal: Terminal
+) -> None:
+    assert finished.returncode == 0
+    draw = ["ask", "tuned", "Hi", "--base", "--temperature", "1.5", "--max-new-tokens", "16"]
+    texts = [
+        terminal.document(*draw, "--seed", str(seed), *terminal.runs)["text"] for seed in (1, 1, 2)
+    ]
+    assert texts[0] == texts[1]
+    assert texts[0] != texts[2]
+    plain, told = (
+        terminal.document("ask", "tuned", "Hi", "--base", *system, *terminal.runs)["text"]
+        for system in ([], ["--system", "Be kind."])
+    )
+    assert plain != told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "words"),
+    [
+        (["tuned", " \n"], "PROMPT", "the question is empty. Write one."),
+        (["tuned", "a\udcff"], "PROMPT", "it is not UTF-8 text."),
+        (["tuned", "Hi", "--system", "a\udcff"], "--system", "it is not UTF-8 text."),
+        (["tuned", "Hi", "--temperature", "nan"], "--temperature", "must be between 0 and 10"),
+        (["tuned", "Hi", "--temperature", "-1"], "--temperature", "must be between 0 and 10"),
+        (["tuned", "Hi", "--max-new-tokens", "0"], "--max-new-tokens", "it must be 1 or more."),
+        (["tuned", "Hi", "--seed", "-1"], "--seed", "it must be between 0 and"),
+        (["tuned", "Hi", "--seed", str(2**63)], "--seed", "it must be between 0 and"),
+        (["nothing", "Hi"], "model.source", "there is no folder and no model called 'nothing'."),
+        (["x" * 3000, "Hi"], "model.source", "there is no folder and no model called"),
+        (["waiting", "Hi"], "TARGET", "waiting has no result yet. Let it finish, or add --base."),
+        (["tuned", "word " * 200], "messages", "Clear it, or ask something shorter."),
+    ],
+)
+def test_questions_that_cannot_be_asked(
+    finished: subprocess.CompletedProcess[str],
+    terminal: Terminal,
+    workshop: Workshop,
+    arguments: list[str],
+    field: str,
+    words: str,
+) -> None:
+    assert finished.returncode == 0
+    if not (workshop.runs / "waiting").exists():
+        workshop.create("waiting")
+    out, err = terminal.say("ask", *arguments, *terminal.runs, code=2)
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert err.startswith(f"{field}: ")
+    assert words in err
+    error = terminal.document("ask", *arguments, *terminal.runs, code=2)["error"]
+    assert set(error) == ERROR_KEYS
+    assert error["field"] == field

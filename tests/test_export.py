@@ -1,0 +1,179 @@
+"""The result loads with transformers alone and is the model that was trained."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from engine.contract.model_source import check_model_folder
+from engine.contract.run_dir import RunDir
+from engine.contract.spec import METHOD_KINDS
+from engine.data.chat import DEFAULT_TEMPLATE
+from engine.export import export_model
+from engine.generate import Sampling, reply_to
+from engine.preparation import Prepared
+from tests.tiny import ARCHITECTURES, prepared, tiny_model_folder, tiny_spec
+
+HELLO = [{"role": "user", "content": "What is Mara number 7 at?"}]
+
+
+def trained(folder: Path, chats: Path, method: str, tmp_path: Path, steps: int = 2) -> Prepared:
+    one = prepared(tiny_spec(folder, chats, method), tmp_path / "runs")
+    for step in range(1, steps + 1):
+        one.method.step(one.batches(step)[:1], 3e-3, step)
+    return one
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    return run
+
+
+def export(run: RunDir, one: Prepared) -> Path:
+    return export_model(run, one.loaded, one.method)
+
+
+def stored(folder: Path) -> dict[str, Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def logits(model: Any, one: Prepared) -> Tensor:
+    batch = one.batches(1)[0]
+    model.eval()
+    with torch.no_grad():
+        output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+    return output.logits[batch.attention_mask.bool()].float()
+
+
+@pytest.mark.parametrize("method", METHOD_KINDS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_an_export_is_the_trained_model_in_the_original_form(
+    tiny_folder: Callable[[str], Path],
+    chats_file: Path,
+    tmp_path: Path,
+    run: RunDir,
+    architecture: str,
+    method: str,
+) -> None:
+    original = tiny_folder(architecture)
+    one = trained(original, chats_file, method, tmp_path)
+    folder = export(run, one)
+    assert folder == run.export
+    form = {name: (t.dtype, t.shape) for name, t in stored(original).items()}
+    assert {name: (t.dtype, t.shape) for name, t in stored(folder).items()} == form
+    check_model_folder(folder)
+
+    loaded = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+    assert loaded.dtype == torch.bfloat16
+    assert type(loaded.config).model_type == architecture
+    found, expected = logits(loaded.float(), one), logits(one.loaded.model, one)
+    assert float((found - expected).abs().max()) < 0.02 * float(expected.abs().max())
+    untrained = AutoModelForCausalLM.from_pretrained(original, local_files_only=True).float()
+    moved = float((logits(untrained, one) - expected).abs().max())
+    assert moved > 5 * float((found - expected).abs().max())
+
+
+@pytest.mark.parametrize("method", METHOD_KINDS)
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gpt2"])
+def test_an_export_says_word_for_word_the_same(
+    chats_file: Path, tmp_path: Path, run: RunDir, architecture: str, method: str
+) -> None:
+    """In float32 nothing is rounded, so every word is the same."""
+    original = tiny_model_folder(tmp_path / "model", architecture, dtype=torch.float32)
+    one = trained(original, chats_file, method, tmp_path, steps=12)
+    folder = export(run, one)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    assert torch.equal(logits(model, one), logits(one.loaded.model, one))
+    sampling = Sampling(max_new_tokens=24)
+    said = reply_to(model, tokenizer, HELLO, sampling).text
+    assert said == reply_to(one.loaded.model, one.loaded.tokenizer, HELLO, sampling).text
+    assert said
+    tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert tied == (architecture != "llama")
+    assert ("lm_head.weight" in stored(folder)) != tied
+
+
+def test_an_export_carries_tokenizer_template_and_settings(
+    tiny_folder: Callable[[str], Path], chats_file: Path, tmp_path: Path, run: RunDir
+) -> None:
+    original = tiny_folder("llama")
+    folder = export(run, trained(original, chats_file, "qft", tmp_path, steps=0))
+    before, after = AutoTokenizer.from_pretrained(original), AutoTokenizer.from_pretrained(folder)
+    assert after.chat_template == before.chat_template
+    assert after.get_vocab() == before.get_vocab()
+    assert after.special_tokens_map == before.special_tokens_map
+    config, old = (json.loads((f / "config.json").read_text()) for f in (folder, original))
+    assert config == old
+    settings = [json.loads((f / "generation_config.json").read_text()) for f in (folder, original)]
+    assert settings[0] == settings[1]
+
+
+def test_a_template_that_was_added_goes_with_the_result(
+    chats_file: Path, tmp_path: Path, run: RunDir
+) -> None:
+    original = tiny_model_folder(tmp_path / "model")
+    (original / "chat_template.jinja").unlink()
+    one = trained(original, chats_file, "qft", tmp_path, steps=0)
+    assert one.loaded.template_added
+    assert AutoTokenizer.from_pretrained(export(run, one)).chat_template == DEFAULT_TEMPLATE
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_an_export_is_stored_as_its_original_even_if_the_config_is_silent(
+    chats_file: Path, tmp_path: Path, run: RunDir, dtype: torch.dtype
+) -> None:
+    original = tiny_model_folder(tmp_path / "model", dtype=dtype)
+    config = json.loads((original / "config.json").read_text())
+    del config["dtype"]
+    (original / "config.json").write_text(json.dumps(config))
+    folder = export(run, trained(original, chats_file, "full", tmp_path, steps=0))
+    assert {tensor.dtype for tensor in stored(folder).values()} == {dtype}
+    assert json.loads((folder / "config.json").read_text())["dtype"] == str(dtype).split(".")[1]
+
+
+def test_an_export_replaces_the_one_before_and_clears_what_a_killed_engine_left(
+    tiny_folder: Callable[[str], Path], chats_file: Path, tmp_path: Path, run: RunDir
+) -> None:
+    one = trained(tiny_folder("llama"), chats_file, "qft", tmp_path, steps=1)
+    first = stored(export(run, one))
+    (run.export / "notes.txt").write_text("gone with the old export")
+    for age in ("new", "old"):
+        (run.path / f".export-{age}-99999999").mkdir()
+        (run.path / f".export-{age}-99999999" / "model.safetensors").write_bytes(b"half")
+    one.method.step(one.batches(2), 3e-3, 2)
+    second = stored(export(run, one))
+    assert not torch.equal(first["lm_head.weight"], second["lm_head.weight"])
+    assert not (run.export / "notes.txt").exists()
+    assert [entry.name for entry in run.path.iterdir()] == ["export"]
+
+
+def test_a_full_disk_leaves_the_export_before(
+    tiny_folder: Callable[[str], Path], chats_file: Path, tmp_path: Path, run: RunDir
+) -> None:
+    resource = pytest.importorskip("resource")
+    one = trained(tiny_folder("llama"), chats_file, "qft", tmp_path, steps=1)
+    first = stored(export(run, one))
+    one.method.step(one.batches(2), 3e-3, 2)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as found:
+            export(run, one)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert found.value.errno == errno.EFBIG
+    assert [entry.name for entry in run.path.iterdir()] == ["export"]
+    again = stored(run.export)
+    assert all(torch.equal(again[name], tensor) for name, tensor in first.items())

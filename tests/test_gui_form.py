@@ -1,0 +1,160 @@
+"""The Setup page's fields: to a spec, and mistakes back to the field that made them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.contract.errors import RequestError
+from engine.contract.spec_file import validate_spec
+from engine.memory.devices import Device
+from qft_gui import forecasts as forecasts_module
+from qft_gui.forecasts import Forecasts
+from qft_gui.form import LABELS, OTHER, Form, field_names, place_of
+from qft_gui.setup_frames import Frames, setup_frames
+
+SMALL = "smollm2-135m"
+GIB = 1 << 30
+
+
+@pytest.fixture
+def forecasts(monkeypatch: pytest.MonkeyPatch) -> Forecasts:
+    """Forecasts for a GPU with 12 GiB, 11 of them free."""
+    gpu = Device("cuda:0", "cuda", "GeForce RTX 4070", 12 * GIB, 11 * GIB)
+    monkeypatch.setattr(forecasts_module, "choose_device", lambda wish: gpu)
+    return Forecasts()
+
+
+def frames(forecasts: Forecasts, **values: Any) -> Frames:
+    return setup_frames(Form(**{"model": SMALL, **values}), forecasts)
+
+
+def test_the_default_form_is_a_valid_spec() -> None:
+    spec = validate_spec(Form().document())
+    assert (spec.model.source, spec.data.source, spec.method.kind) == ("starter", "pirate", "qft")
+    assert spec.train.learning_rate is None
+
+
+def test_the_browser_sends_floats_and_nothing_for_empty() -> None:
+    values = dict(zip(field_names(), Form().__dict__.values(), strict=True))
+    values |= {"steps": 80.0, "learning_rate": None, "name": None, "batch_size": None}
+    document = Form.of(*values.values()).document()
+    assert document["train"]["steps"] == 80
+    assert "learning_rate" not in document["train"]
+    assert "batch_size" not in document["train"]
+
+
+@pytest.mark.parametrize("typed", ["2e-4", "0.0002", "0,0002", " 2E-4 "])
+def test_a_learning_rate_may_be_typed_as_people_do(typed: str) -> None:
+    assert Form(learning_rate=typed).document()["train"]["learning_rate"] == 2e-4
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("steps", 0),
+        ("steps", 1.5),
+        ("batch_size", 0),
+        ("sequence_length", -3),
+        ("learning_rate", "fast"),
+        ("learning_rate", "nan"),
+        ("eval_percent", 80),
+        ("seed", -1),
+        ("rounding", "up"),
+        ("device", "tpu"),
+        ("model_path", ""),
+        ("model_path", "/nowhere/at/all"),
+        ("data_path", ""),
+        ("data_path", "/nowhere/at/all.jsonl"),
+    ],
+)
+def test_a_mistake_stands_at_its_field_and_start_waits(
+    forecasts: Forecasts, field: str, value: object
+) -> None:
+    origin = {"model_path": {"model": OTHER}, "data_path": {"data": OTHER}}.get(field, {})
+    now = frames(forecasts, **{**origin, field: value})
+    assert list(now.wrong) == [field]
+    assert now.waits.startswith(LABELS[field])
+    assert "Start waits" in now.fit
+
+
+def test_several_mistakes_are_told_at_once(forecasts: Forecasts) -> None:
+    now = frames(forecasts, batch_size=0, learning_rate="fast", data=OTHER, data_path="/no.jsonl")
+    assert set(now.wrong) == {"batch_size", "learning_rate", "data_path"}
+
+
+def test_a_refusal_of_the_engine_stands_at_its_field_and_start_does_not_wait(
+    forecasts: Forecasts,
+) -> None:
+    refused = (RequestError("name", "a run called x exists already.", "Choose another name."),)
+    now = setup_frames(Form(model=SMALL, name="x"), forecasts, refused)
+    assert now.wrong == {"name": "A run called x exists already. Choose another name."}
+    assert not now.waits
+    assert "exists already" in now.fit
+
+
+@pytest.mark.parametrize("field", ["model.source", "model.revision", "data.source", "train.seed"])
+def test_every_mistake_has_a_place(field: str) -> None:
+    assert place_of(RequestError(field, "x"), Form()) in field_names()
+
+
+def test_a_forecast_takes_less_than_200_ms(forecasts: Forecasts) -> None:
+    frames(forecasts)
+    began = time.perf_counter()
+    for batch_size in range(1, 11):
+        frames(forecasts, model="llama-2-7b", batch_size=batch_size)
+    assert (time.perf_counter() - began) / 10 < 0.2
+
+
+def test_a_small_model_fits_and_start_does_not_wait(forecasts: Forecasts) -> None:
+    now = frames(forecasts)
+    assert not now.waits
+    assert "Fits" in now.fit
+    assert "134 million" in now.model or "135 million" in now.model
+
+
+def test_a_large_model_does_not_fit_and_keeps_its_number(forecasts: Forecasts) -> None:
+    now = frames(forecasts, model="llama-2-13b", kind="full")
+    assert "Does not fit" in now.fit
+    assert "over" in now.methods
+    assert not now.waits  # a forecast advises; it does not forbid
+
+
+def test_a_hub_model_has_no_forecast_and_may_start(forecasts: Forecasts) -> None:
+    now = frames(forecasts, model=OTHER, model_path="owner/some-model")
+    assert not now.waits
+    assert "once it is downloaded" in now.fit
+
+
+def test_a_local_folder_is_read_in_the_background(
+    forecasts: Forecasts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shape = forecasts_module.bundled_shape(SMALL)
+    assert shape is not None
+    monkeypatch.setattr(forecasts_module, "check_model_folder", lambda folder: {"hidden": 7})
+    monkeypatch.setattr(forecasts_module, "shape_cache_path", lambda config: tmp_path / "none")
+    monkeypatch.setattr(
+        forecasts_module.engine_commands, "inspect", lambda folder: shape.model_dump(mode="json")
+    )
+    (tmp_path / "model").mkdir()
+    form = {"model": OTHER, "model_path": str(tmp_path / "model")}
+    deadline = time.monotonic() + 10
+    first = now = frames(forecasts, **form)
+    while now.is_reading and time.monotonic() < deadline:
+        time.sleep(0.02)
+        now = frames(forecasts, **form)
+    assert not now.is_reading
+    assert "Fits" in now.fit
+    assert not first.is_reading or "Reading the model" in first.model
+
+
+def test_what_a_person_types_is_only_text(forecasts: Forecasts) -> None:
+    attack = '<img src=x onerror=alert(1)>${alert(1)}"'
+    now = frames(
+        forecasts, model=OTHER, model_path=attack, data=OTHER, data_path=attack, name=attack
+    )
+    for html in (now.model, now.data, now.methods, now.fit, now.command):
+        assert "<img" not in html

@@ -1,0 +1,280 @@
+"""Sentences and frames: what a number means is said once, and text is only text."""
+
+from __future__ import annotations
+
+import doctest
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.contract.events import EventWriter
+from engine.contract.status import TERMINAL, Status
+from engine.memory.catalogue import bundled_shape
+from engine.memory.devices import Device
+from qft_gui import chat_room
+from qft_gui.chat_client import ChatError
+from qft_gui.chat_room import Answer, ChatRoom, Proof, Reply, Settings
+from qft_gui.forecasts import Forecasts
+from qft_gui.form import Form
+from qft_gui.fragments import render
+from qft_gui.service import Service
+from qft_gui.snapshots import Snapshot
+from qft_gui.view import chat, numbers, run, runs, setup
+from qft_gui.view.reading import read_curve
+from qft_gui.view.status import STATUS_MARKS
+from tests.test_gui_golden import golden_run
+
+ATTACK = "<img src=x onerror=window.__xss=1> ${window.__xss=2} {{7*7}} `x`"
+
+
+def snapshot(runs_folder: Path, **options: Any) -> Snapshot:
+    golden_run(runs_folder, **options)
+    return Service(runs_folder).snapshot("golden")
+
+
+def with_evals(runs_folder: Path, losses: dict[int, float], steps: int = 100) -> Snapshot:
+    run_dir = golden_run(runs_folder, steps=steps, done=1, outcome="finished")
+    with EventWriter(run_dir.events_path, 1) as log:
+        for step, loss in losses.items():
+            log.emit("eval", step=step, loss_nats=loss, num_target_tokens=9)
+    return Service(runs_folder).snapshot("golden")
+
+
+def test_number_formats() -> None:
+    assert doctest.testmod(numbers).failed == 0
+
+
+def test_every_status_has_a_shape_and_a_word() -> None:
+    assert set(TERMINAL) <= set(STATUS_MARKS)
+    assert len({mark.word for mark in STATUS_MARKS.values()}) == len(STATUS_MARKS)
+
+
+def test_a_finished_run_is_read_in_one_sentence(tmp_path: Path) -> None:
+    fact, advice = read_curve(snapshot(tmp_path))
+    assert fact == "Finished. Held-out loss fell from 2.80 to 0.64."
+    assert advice == ""
+
+
+def test_learning_by_heart_is_said(tmp_path: Path) -> None:
+    now = with_evals(tmp_path, {0: 2.8, 20: 1.2, 40: 1.4, 60: 1.7})
+    fact, advice = read_curve(now)
+    assert "rises since step 20" in fact
+    assert advice.startswith("Step 20 was the best")
+
+
+def test_no_progress_is_not_praised(tmp_path: Path) -> None:
+    now = with_evals(tmp_path, {0: 2.8, 20: 2.8, 40: 2.79})
+    assert "has not moved" in read_curve(now).fact
+
+
+def test_rounding_that_trains_nothing_is_named(tmp_path: Path) -> None:
+    fact, advice = read_curve(snapshot(tmp_path, moved=0.0001))
+    assert fact.startswith("Almost no weight moves")
+    assert "Stochastic" in advice
+
+
+def test_before_the_first_step_the_phase_is_said(tmp_path: Path) -> None:
+    golden_run(tmp_path, done=0, outcome="interrupted")
+    fact, _ = read_curve(Service(tmp_path).snapshot("golden"))
+    assert fact == "It ended before the first step."
+
+
+def test_the_head_shows_forecast_beside_measured(tmp_path: Path) -> None:
+    facts = {fact["name"]: fact for fact in run.run_head(snapshot(tmp_path))["facts"]}
+    assert facts["Step"]["value"] == "60"
+    assert "+3.1 %" in facts["Tensors at peak"]["unit"]
+    assert facts["Held-out loss"]["unit"] == "was 2.80"
+    assert "Weights moved" in facts
+
+
+def test_a_method_without_codes_shows_no_weights_moved(tmp_path: Path) -> None:
+    facts = run.run_head(snapshot(tmp_path, kind="full"))["facts"]
+    assert "Weights moved" not in {fact["name"] for fact in facts}
+
+
+def test_replies_keep_the_one_before_training(tmp_path: Path) -> None:
+    frame = run.replies(snapshot(tmp_path))
+    for item in frame["items"]:
+        assert (item["before"], item["now"]) == ("I am small.", "Arr!")
+    assert frame["step"] == 60
+
+
+def test_a_failure_says_what_was_kept_and_the_way_out(tmp_path: Path) -> None:
+    error = {"class": "out_of_memory", "message": "Ran out at step 14.", "advice": "Batch 4."}
+    now = snapshot(tmp_path, done=14, outcome="out_of_memory", error=error)
+    html = render("failure", **(run.failure(now) or {}))
+    for words in ("Ran out at step 14.", "No checkpoint was made.", "Batch 4.", "attempt 1"):
+        assert words in html
+
+
+def test_a_killed_run_is_interrupted_and_says_so(tmp_path: Path) -> None:
+    golden_run(tmp_path, done=14, outcome="interrupted")
+    (tmp_path / "golden" / "result.json").unlink()
+    now = Service(tmp_path).snapshot("golden")
+    assert now.status.status == "interrupted"
+    assert run.failure(now) is not None
+
+
+@pytest.mark.parametrize("status", ["finished", "stopped"])
+def test_a_run_that_did_not_fail_has_no_failure(tmp_path: Path, status: Status) -> None:
+    assert run.failure(snapshot(tmp_path, outcome=status)) is None
+
+
+def test_the_table_of_runs(tmp_path: Path) -> None:
+    (row,) = runs.runs_table([snapshot(tmp_path)])["runs"]
+    assert (row["was"], row["now"], row["off"]) == ("2.80", "0.64", "+3.1 %")
+    assert len(row["spark"].split()) > 10
+    assert all(0 <= float(pair.split(",")[1]) <= 32 for pair in row["spark"].split())
+
+
+def test_text_from_models_data_and_errors_is_only_text(tmp_path: Path) -> None:
+    error = {"class": ATTACK, "message": ATTACK, "advice": ATTACK}
+    run_dir = golden_run(tmp_path, outcome="failed", error=error)
+    with EventWriter(run_dir.events_path, 1) as log:
+        log.emit("sample", step=60, items=[{"prompt": ATTACK, "reply": ATTACK}])
+        log.emit("notice", message=ATTACK)
+    now = Service(tmp_path).snapshot("golden")
+    pages = [
+        render("run_head", **run.run_head(now)),
+        render("failure", **(run.failure(now) or {})),
+        render("replies", **run.replies(now)),
+        render("runs_table", **runs.runs_table([now])),
+        render("sentence", tone="bad", text=ATTACK),
+        render("confirm", name=ATTACK),
+    ]
+    assert sum("&lt;img" in page for page in pages) >= 4
+    for page in pages:
+        assert "<img" not in page
+        assert "49" not in page.replace("{{7*7}}", "")
+
+
+def test_the_parts_of_the_bar_add_up_to_the_total() -> None:
+    forecasts = Forecasts()
+    for kind in ("qft", "full"):
+        document = Form(model="llama-2-7b", kind=kind, device="cpu").document()
+        forecast = forecasts.report(document).chosen
+        assert forecast is not None
+        parts = setup.shown_terms(forecast)
+        assert sum(parts.values()) == forecast.total_bytes
+        assert min(parts.values()) > 0
+
+
+def test_the_limit_is_left_out_where_it_is_far_away() -> None:
+    assert setup.axis([1], 100) == (1.2, False)
+    assert setup.axis([50], 100) == (145.0, True)
+    assert setup.axis([50], None) == (60.0, False)
+
+
+def test_a_tight_fit_is_said_as_one() -> None:
+    shape = bundled_shape("llama-3.2-1b")
+    assert shape is not None
+    forecasts = Forecasts()
+    report = forecasts.report(Form(model="llama-3.2-1b", device="cpu").document())
+    assert report.chosen is not None
+    middle = (report.chosen.total_bytes + report.chosen.high_bytes) // 2
+    tight = type(report.chosen)(**{**report.chosen.__dict__, "free_bytes": middle})
+    device = Device("cuda:0", "cuda", "GPU", middle * 2, middle)
+    frame = setup.fit_card(
+        type(report)(**{**report.__dict__, "forecasts": {"qft": tight}, "device": device})
+    )
+    assert frame["mark"].word.startswith("Tight")
+    assert frame["has_limit"]
+
+
+class FakeClient:
+    """A chat client without a worker."""
+
+    def __init__(self) -> None:
+        self.loaded: tuple[str, str | None] | None = None
+        self.closed_early = False
+        self.problem = ""
+
+    def load(self, base: str, tuned: str | None) -> dict[str, Any]:
+        self.loaded = (base, tuned)
+        return {"different": True, "largest_difference": 1.5, "seconds": 0.1}
+
+    def ask(self, messages: dict[str, Any], **_: Any) -> Iterator[dict[str, Any]]:
+        try:
+            if self.problem:
+                raise ChatError(self.problem, "Load them again.")
+            for side in messages:
+                for word in ("Arr, ", "matey!"):
+                    yield {"event": "text", "side": side, "text": word}
+                yield {
+                    "event": "done",
+                    "side": side,
+                    "num_tokens": 4,
+                    "seconds": 2.0,
+                    "first_token_s": 0.25,
+                    "stopped": False,
+                }
+        except GeneratorExit:
+            self.closed_early = True
+            raise
+
+    def close(self) -> None:
+        self.loaded = None
+
+
+QUESTION: dict[chat_room.Side, list[dict[str, str]]] = {
+    side: [{"role": "user", "content": "Hi"}] for side in chat_room.SIDES
+}
+
+
+def room_with(client: FakeClient) -> ChatRoom:
+    return ChatRoom(client)  # pyright: ignore[reportArgumentType]
+
+
+def test_both_sides_answer_and_the_proof_is_earned() -> None:
+    answers = list(room_with(FakeClient()).ask(("a", "b"), QUESTION, Settings()))
+    last = answers[-1]
+    assert answers[0].loading_s == 0
+    assert {side: reply.text for side, reply in last.replies.items()} == {
+        "base": "Arr, matey!",
+        "tuned": "Arr, matey!",
+    }
+    head = render("side", **chat.side_head("tuned", last))
+    assert "Checked: two different models" in head
+    assert "2.0 tokens/s" in head
+    assert "first word after 0.25 s" in head
+
+
+def test_two_models_that_are_one_are_a_warning() -> None:
+    answer = Answer({"base": Reply("x")}, Proof(different=False, largest_difference=0.0))
+    head = render("side", **chat.side_head("base", answer))
+    assert "warn" in head
+    assert "Checked" not in head
+
+
+def test_a_second_tab_is_told_to_wait() -> None:
+    room = room_with(FakeClient())
+    first = room.ask(("a", "b"), QUESTION, Settings())
+    next(first)
+    (second,) = room.ask(("a", "b"), QUESTION, Settings())
+    assert "Another tab" in second.problem
+    assert not room.unload()
+    first.close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert room.unload()
+
+
+def test_a_closed_tab_stops_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_room, "SHOW_EVERY_S", 0.0)
+    client = FakeClient()
+    asking = room_with(client).ask(("a", "b"), QUESTION, Settings())
+    while not any(reply.text for reply in next(asking).replies.values()):
+        pass
+    asking.close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert client.closed_early
+
+
+def test_a_worker_that_fails_is_one_sentence_and_the_room_is_free_again() -> None:
+    client = FakeClient()
+    client.problem = "The models are too large."
+    room = room_with(client)
+    *_, last = room.ask(("a", "b"), QUESTION, Settings())
+    assert last.problem == "The models are too large. Load them again."
+    client.problem = ""
+    *_, last = room.ask(("a", "b"), QUESTION, Settings())
+    assert last.replies["tuned"].is_done

@@ -1,0 +1,278 @@
+"""A spec is accepted as it was meant or refused in plain sentences, and its fields are fixed."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from engine.contract.errors import RequestError, RequestErrors, mistakes
+from engine.contract.spec import METHOD_KINDS, RunSpec
+from engine.contract.spec_file import validate_spec
+
+MINIMAL: dict[str, Any] = {
+    "model": {"source": "starter"},
+    "data": {"source": "pirate"},
+    "method": {"kind": "qft"},
+}
+KNOWN_GROUPS = "Known here: data, method, model, train."
+
+# The public surface: whoever changes this table changes what people's files may say.
+FIELDS = {
+    "model": {"source": "required", "revision": None},
+    "data": {
+        "source": "required",
+        "format": "auto",
+        "eval_percent": 10.0,
+        "max_rows": None,
+        "train_on": "replies",
+        "sha256": None,
+    },
+    "method.qft": {"kind": "qft", "rounding": "stochastic"},
+    "method.full": {"kind": "full"},
+    "train": {
+        "steps": None,
+        "epochs": None,
+        "batch_size": 8,
+        "grad_accumulation": 1,
+        "sequence_length": 256,
+        "learning_rate": None,
+        "schedule": "cosine",
+        "warmup_steps": None,
+        "weight_decay": 0.0,
+        "max_grad_norm": None,
+        "activation_checkpointing": "auto",
+        "checkpoint_every": 50,
+        "eval_every": 20,
+        "seed": 0,
+        "device": "auto",
+    },
+}
+CHOICES = {
+    "data.format": ["auto", "messages", "sharegpt", "instruction"],
+    "data.train_on": ["replies", "all"],
+    "method.qft.rounding": ["stochastic", "nearest"],
+    "train.schedule": ["constant", "linear", "cosine"],
+}
+# Lowest and highest value that is allowed, and the nearest that are not; None: no bound there.
+BOUNDS: list[tuple[str, Any, Any, Any, Any]] = [
+    ("data.eval_percent", 0, 50, -0.1, 50.1),
+    ("data.max_rows", 1, None, 0, None),
+    ("train.steps", 1, 10_000_000, 0, 10_000_001),
+    ("train.epochs", 1e-9, 10_000, 0, 10_000.1),
+    ("train.batch_size", 1, 4096, 0, 4097),
+    ("train.grad_accumulation", 1, 4096, 0, 4097),
+    ("train.sequence_length", 8, 1_048_576, 7, 1_048_577),
+    ("train.learning_rate", 1e-12, 1, 0, 1.1),
+    ("train.warmup_steps", 0, None, -1, None),
+    ("train.weight_decay", 0, 1, -0.1, 1.1),
+    ("train.max_grad_norm", 1e-9, None, 0, None),
+    ("train.checkpoint_every", 1, None, 0, None),
+    ("train.eval_every", 1, None, 0, None),
+    ("train.seed", 0, 2**63 - 1, -1, 2**63),
+]
+
+
+def document(place: str = "", value: Any = None, *, kind: str = "full") -> dict[str, Any]:
+    """A valid document with one value set, such as `train.steps`."""
+    spec = copy.deepcopy(MINIMAL)
+    spec["method"]["kind"] = kind
+    if place:
+        *groups, key = place.split(".", 1)
+        target = spec.setdefault(groups[0], {}) if groups else spec
+        target[key] = value
+    return spec
+
+
+def sentences(value: Any) -> list[str]:
+    with pytest.raises((RequestError, RequestErrors)) as caught:
+        validate_spec(value)
+    return [str(mistake) for mistake in mistakes(caught.value)]
+
+
+def test_public_surface_of_the_spec() -> None:
+    schema = RunSpec.model_json_schema()
+    groups = {
+        "model": "ModelSpec",
+        "data": "DataSpec",
+        "method.qft": "QftSettings",
+        "method.full": "FullSettings",
+        "train": "TrainSpec",
+    }
+    found: dict[str, dict[str, Any]] = {}
+    for group, model in groups.items():
+        entry = schema["$defs"][model]
+        assert entry["additionalProperties"] is False
+        found[group] = {
+            name: "required" if name in entry.get("required", []) else field["default"]
+            for name, field in entry["properties"].items()
+        }
+    assert found == FIELDS
+    assert set(schema["$defs"]) == set(groups.values())
+    assert list(schema["properties"]) == ["model", "data", "method", "train"]
+    assert schema["required"] == ["model", "data", "method"]
+    assert METHOD_KINDS == ("qft", "full")
+    for place, choices in CHOICES.items():
+        group, _, key = place.rpartition(".")
+        assert schema["$defs"][groups[group]]["properties"][key]["enum"] == choices
+
+
+@pytest.mark.parametrize("entry", BOUNDS, ids=lambda entry: entry[0])
+def test_bounds_hold_to_the_last_value(entry: tuple[str, Any, Any, Any, Any]) -> None:
+    place, lowest, highest, too_low, too_high = entry
+    for value in (lowest, highest):
+        if value is not None:
+            group, key = place.split(".")
+            assert getattr(getattr(validate_spec(document(place, value)), group), key) == value
+    for value in (too_low, too_high):
+        if value is not None:
+            (sentence,) = sentences(document(place, value))
+            assert sentence.startswith(f"{place}: it should be ")
+            assert sentence.endswith(f", but is {json.dumps(value)}.")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, ["spec: no settings found. Give the groups model, data, method and train."]),
+        ([MINIMAL], ["spec: no settings found. Give the groups model, data, method and train."]),
+        ({}, [f"{group}: it is missing. Add it." for group in ("model", "data", "method")]),
+        (document("trian", {}), ["trian: there is no such setting. Did you mean train?"]),
+        (document("zzz", 1), [f"zzz: there is no such setting. {KNOWN_GROUPS}"]),
+        (document("train.step", 5), ["train.step: there is no such setting. Did you mean steps?"]),
+        (
+            document("model.a.b", 5),
+            ["model.a.b: there is no such setting. Known here: revision, source."],
+        ),
+        (
+            document("method.round", 5, kind="qft"),
+            ["method.round: there is no such setting. Did you mean rounding?"],
+        ),
+        (
+            document("method.kind", "qlara"),
+            ["method.kind: unknown method. Choose one of qft, full."],
+        ),
+        (document("method", {}), ["method.kind: unknown method. Choose one of qft, full."]),
+        (document("method", "qft"), ['method: it should be a group of settings, but is "qft".']),
+        (document("train", None), ["train: it should be a group of settings, but is null."]),
+        (document("train", [1]), ["train: it should be a group of settings, but is a list."]),
+        ({**MINIMAL, 7: 1}, ["7: the name of a setting should be text, but is 7."]),
+        (
+            document("data.source", ""),
+            ['data.source: it should have at least 1 character, but is "".'],
+        ),
+        (
+            document("data.source", "x" * 5000),
+            [f'data.source: it should have at most 4096 characters, but is "{"x" * 56}....'],
+        ),
+        (
+            document("model.source", "\ud800"),
+            ['model.source: it should be text without half characters, but is "\ud800".'],
+        ),
+        (
+            document("train.steps", True),
+            ["train.steps: it should be a valid integer, but is true."],
+        ),
+        (document("train.steps", 1.5), ["train.steps: it should be a valid integer, but is 1.5."]),
+        (document("train.steps", "5"), ['train.steps: it should be a valid integer, but is "5".']),
+        (
+            document("train.learning_rate", "x"),
+            ['train.learning_rate: it should be a valid number, but is "x".'],
+        ),
+        (
+            document("train.weight_decay", float("nan")),
+            ["train.weight_decay: it should be a finite number, but is NaN."],
+        ),
+        (
+            document("train.max_grad_norm", float("inf")),
+            ["train.max_grad_norm: it should be a finite number, but is Infinity."],
+        ),
+        (
+            document("train.device", "tpu"),
+            ['train.device: it should be auto, cpu, cuda, cuda:N or mps, but is "tpu".'],
+        ),
+        (
+            document("train.activation_checkpointing", 5),
+            ["train.activation_checkpointing: it should be 'auto' or a valid boolean, but is 5."],
+        ),
+        (
+            document("train.schedule", "cosin"),
+            ["train.schedule: it should be 'constant', 'linear' or 'cosine', but is \"cosin\"."],
+        ),
+        (
+            document("train", {"steps": 0, "seed": -1}),
+            [
+                "train.steps: it should be greater than or equal to 1, but is 0.",
+                "train.seed: it should be greater than or equal to 0, but is -1.",
+            ],
+        ),
+        (
+            document("train", {"steps": 5, "epochs": 1}),
+            ["train.epochs: steps and epochs were both given. Keep one of them."],
+        ),
+    ],
+)
+def test_each_mistake_is_one_sentence(value: Any, expected: list[str]) -> None:
+    assert sentences(value) == expected
+
+
+def test_qft_refuses_what_fused_updates_cannot_do_and_says_what_to_do_instead() -> None:
+    train = {"grad_accumulation": 2, "max_grad_norm": 1.0}
+    accumulation, norm = sentences(document("train", train, kind="qft"))
+    assert accumulation.startswith("train.grad_accumulation: qft updates each weight during")
+    assert accumulation.endswith("Use grad_accumulation 1 and a larger batch_size.")
+    assert norm.startswith("train.max_grad_norm: qft updates each weight before")
+    assert norm.endswith("Leave max_grad_norm out.")
+    for field, value in train.items():
+        (sentence,) = sentences(document("train", {field: value}, kind="qft"))
+        assert sentence.startswith(f"train.{field}: ")
+    assert validate_spec(document("train", train)).train.grad_accumulation == 2
+
+
+def test_a_spec_cannot_be_changed() -> None:
+    spec = validate_spec(MINIMAL)
+    with pytest.raises(ValidationError, match="frozen"):
+        spec.train.steps = 5  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_round_trip_through_json_changes_nothing() -> None:
+    spec = validate_spec(
+        document("train", {"learning_rate": 1e-4, "activation_checkpointing": False, "steps": 7})
+    )
+    assert validate_spec(json.loads(json.dumps(spec.as_json()))) == spec
+    assert validate_spec(validate_spec(MINIMAL).as_json()) == validate_spec(MINIMAL)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+NEAR_SPECS = st.fixed_dictionaries(
+    {},
+    optional={
+        group: JSON_VALUES
+        | st.dictionaries(
+            st.sampled_from([name for table in FIELDS.values() for name in table]) | st.text(),
+            JSON_VALUES | st.sampled_from(["auto", "qft", "full", "starter", 10**400]),
+            max_size=5,
+        )
+        for group in ("model", "data", "method", "train", "model.source")
+    },
+)
+
+
+@settings(deadline=None, derandomize=True, max_examples=150)
+@given(st.one_of(NEAR_SPECS, JSON_VALUES))
+def test_any_value_is_a_spec_or_a_list_of_sentences(value: Any) -> None:
+    try:
+        assert validate_spec(validate_spec(value).as_json())
+    except (RequestError, RequestErrors) as error:
+        for mistake in mistakes(error):
+            assert mistake.field
+            assert mistake.message.endswith(".")

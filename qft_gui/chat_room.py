@@ -46,6 +46,16 @@ class Settings:
     seed: int = 0
     system: str = ""
 
+    @classmethod
+    def of(cls, temperature: Any, max_new_tokens: Any, seed: Any, system: Any) -> Settings:
+        """Settings from inputs, empty ones too, brought into what the worker takes."""
+        return cls(
+            temperature=min(2.0, max(0.0, float(temperature or 0))),
+            max_new_tokens=min(4096, max(1, int(max_new_tokens or 1))),
+            seed=max(0, int(seed or 0)),
+            system=str(system or ""),
+        )
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -7,9 +7,16 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from qft_gui.chat_client import ChatClient
+from qft_gui.chat_room import ChatRoom, chat_log
 from qft_gui.fragments import STATIC
+from qft_gui.guard import Guard
+from qft_gui.service import Service
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 GRADIO_SETTINGS = {
     "GRADIO_ANALYTICS_ENABLED": "False",
@@ -18,7 +25,18 @@ GRADIO_SETTINGS = {
     "GRADIO_SSR_MODE": "False",
     "GRADIO_RUN_HISTORY": "False",
 }
-MAX_UPLOAD = "256mb"
+MOUNTING: dict[str, Any] = {
+    "css_paths": STATIC / "style.css",
+    "head_paths": STATIC / "head.html",
+    "max_file_size": "256mb",
+    "allowed_paths": [],
+    "footer_links": [],
+    "run_history": False,
+    "show_error": False,
+    "ssr_mode": False,
+    "mcp_server": False,
+    "enable_monitoring": False,
+}
 A_YEAR = "public, max-age=31536000, immutable"
 
 
@@ -61,48 +79,37 @@ def plotly_script() -> Path:
     return Path(package.origin).parent / "package_data" / "plotly.min.js"
 
 
-def make_application(runs: Path, address: Address) -> Any:
-    """The guarded ASGI application and the chat room that must be closed with it.
+def make_application(runs: Path, address: Address) -> tuple[Guard, ChatRoom]:
+    """The guarded ASGI application, and the chat room that must be closed with it.
 
     Gradio is imported here, which takes seconds.
     """
     import gradio as gr
     from fastapi import FastAPI
-    from fastapi.responses import FileResponse
     from starlette.middleware.gzip import GZipMiddleware
 
-    from qft_gui.chat_client import ChatClient
-    from qft_gui.chat_room import ChatRoom, chat_log
-    from qft_gui.guard import Guard
-    from qft_gui.service import Service
     from qft_gui.shell import build_blocks
     from qft_gui.theme import make_theme
 
-    plotly_path = f"/vendor/plotly-{version('plotly')}.min.js"
     application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     application.add_middleware(GZipMiddleware, minimum_size=1000)
+    plotly_path = _serve_plotly(application)
+    room = ChatRoom(ChatClient(chat_log(runs)))
+    page = build_blocks(Service(runs), room, plotly_path)
+    gr.mount_gradio_app(application, page, path="/", theme=make_theme(), **MOUNTING)
+    return Guard(application, port=address.port, extra_hosts=address.names), room
 
-    @application.get(plotly_path)
+
+def _serve_plotly(application: FastAPI) -> str:
+    """Offer plotly.js from this computer; returns its path, which changes with its version."""
+    from fastapi.responses import FileResponse
+
+    path = f"/vendor/plotly-{version('plotly')}.min.js"
+
+    @application.get(path)
     def plotly() -> FileResponse:
         return FileResponse(
             plotly_script(), media_type="text/javascript", headers={"Cache-Control": A_YEAR}
         )
 
-    room = ChatRoom(ChatClient(chat_log(runs)))
-    gr.mount_gradio_app(
-        application,
-        build_blocks(Service(runs), room, plotly_path),
-        path="/",
-        theme=make_theme(),
-        css_paths=STATIC / "style.css",
-        head_paths=STATIC / "head.html",
-        run_history=False,
-        footer_links=[],
-        ssr_mode=False,
-        show_error=True,
-        max_file_size=MAX_UPLOAD,
-        enable_monitoring=False,
-        mcp_server=False,
-        allowed_paths=[],
-    )
-    return Guard(application, port=address.port, extra_hosts=address.names), room
+    return path

@@ -155,7 +155,7 @@ def test_a_duplicate_is_never_on_both_sides() -> None:
     assert len(training) == 75
 
 
-@pytest.mark.parametrize(("count", "percent"), [(1, 50), (2, 50), (3, 0), (2, 1)])
+@pytest.mark.parametrize(("count", "percent"), [(1, 50), (2, 50), (3, 0), (2, 1), (3, 100)])
 def test_a_row_stays_to_learn_from(count: int, percent: float) -> None:
     training, evaluation = split_chats(numbered(count), percent)
     assert len(training) >= 1

@@ -28,6 +28,13 @@ BRACKETS = (
     "{{ ' ' + m.content.strip() + ' ' + eos_token }}{% else %}"
     "{{ '[INST] ' + m.content.strip() + ' [/INST]' }}{% endif %}{% endfor %}"
 )
+# Promises an empty thought in the prompt, but keeps the thoughts that a reply has.
+PROMISING = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
+    "{% if m.role == 'assistant' and '</think>' not in m.content %}{{ empty }}{% endif %}"
+    "{{ m.content + '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' + empty }}{% endif %}"
+).replace("empty", "'<think>\\n\\n</think>\\n\\n'")
 STRICT = (
     "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}"
     "{{ '<|im_start|>' + m.role + '\\n' + m.content | trim + '<|im_end|>\\n' }}{% endfor %}"
@@ -98,6 +105,12 @@ def test_thoughts_that_a_template_drops_are_not_looked_for(tokenizer: Any) -> No
     one = chat("yes?", "<think>hm, yes</think>yes", "Sure?", "Sure.")
     found = learned(tokenizer, encode(tokenizer, THINKING, one))
     assert found == [f"yes{TURN_END}", f"<think>\n\n</think>\n\nSure.{TURN_END}"]
+
+
+def test_thoughts_that_a_template_keeps_are_learned(tokenizer: Any) -> None:
+    one = chat("yes?", "<think>\nhm\n</think>\n\nyes", "Sure?", "Sure.")
+    found = learned(tokenizer, encode(tokenizer, PROMISING, one))
+    assert found == [f"hm\n</think>\n\nyes{TURN_END}", f"Sure.{TURN_END}"]
 
 
 def test_a_template_that_hides_replies_is_refused(tokenizer: Any) -> None:

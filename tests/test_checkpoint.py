@@ -8,8 +8,6 @@ import os
 import random
 import shutil
 import signal
-import sys
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,11 +26,20 @@ from engine.checkpoint import (
     verify,
 )
 from engine.contract.run_dir import RunDir
+from tests.tiny import before_call, in_child, needs_fork
 
 FILES = ("state.safetensors", "progress.json", "manifest.json")
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 # What Python tells before it calls the system; fsync is counted by itself.
-_CALLS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir"}
+CALLS = {
+    "os.fsync",
+    "open",
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.listdir",
+    "os.scandir",
+}
 
 
 def state_of(step: int) -> dict[str, Tensor]:
@@ -69,43 +76,6 @@ def restored_step(run: RunDir) -> tuple[int, list[tuple[str, str]]]:
     return step, told
 
 
-def in_child(work: Callable[[], None]) -> int:
-    """Exit code of `work` in a fork: 0 done, minus the signal, or the number of its OSError."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch's threads are idle
-        child = os.fork()
-    if child == 0:
-        code = 255
-        try:
-            work()
-            code = 0
-        except OSError as error:
-            code = error.errno or 254
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def before_call(number: int, act: Callable[[], None]) -> None:
-    """Do `act` before the call to the system of that number, from 1. Only for a child."""
-    left = [number]
-
-    def count(event: str, _: Any) -> None:
-        if event in _CALLS:
-            left[0] -= 1
-            if left[0] == 0:
-                act()
-
-    fsync = os.fsync
-
-    def counted_fsync(descriptor: int) -> None:
-        count("open", None)
-        fsync(descriptor)
-
-    os.fsync = counted_fsync
-    sys.addaudithook(count)
-
-
 def each_call(run: RunDir, act: Callable[[], None]) -> Iterator[tuple[RunDir, int]]:
     """Save step 3 with `act` before the first call, then before the second, until none is left."""
     for number in range(1, 200):
@@ -113,7 +83,7 @@ def each_call(run: RunDir, act: Callable[[], None]) -> Iterator[tuple[RunDir, in
         shutil.copytree(run.path, copy.path)
 
         def work(copy: RunDir = copy, number: int = number) -> None:
-            before_call(number, act)
+            before_call(number, act, CALLS)
             save(copy, 3)
             committed(copy)  # one call more: where this is hit, every one of the save was
 
@@ -131,6 +101,7 @@ def test_killed_before_every_call_the_newest_checkpoint_is_whole(run: RunDir) ->
         assert code in (0, -signal.SIGKILL)
         clean_up(copy)
         assert all(entry.name.startswith("step-") for entry in copy.checkpoints.iterdir())
+        assert all(verify(copy, folder) is None for folder in committed(copy))
         step, told = restored_step(copy)
         assert told == []
         steps.append(step)
@@ -156,10 +127,7 @@ def test_failing_at_every_call_a_save_fails_cleanly_or_succeeds(run: RunDir) -> 
         assert not any(name.startswith(".tmp-") for name in names)
         assert {"step-000002"} <= names
         assert restored_step(copy) == (3 if "step-000003" in names else 2, [])
-        if code:
-            assert "step-000001" in names
-        else:
-            assert "step-000003" in names
+        assert ("step-000001" if code else "step-000003") in names
     assert codes.count(errno.ENOSPC) > 15
 
 

@@ -155,11 +155,15 @@ def test_only_what_needs_a_model_loads_torch(tmp_path: Path, spec: str) -> None:
 def test_a_reader_that_goes_away_and_a_poor_locale_leave_no_traceback(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "engine", "list", "--runs", str(tmp_path / "\u6587\udce9")]
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    environment = {**os.environ, **plain}
-    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, check=False)
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        command, cwd=PROJECT, env={**buffered, **plain}, capture_output=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.decode().endswith("\\udce9 yet.\n")
-    gone = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    gone = subprocess.Popen(
+        command, cwd=PROJECT, env=buffered, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert gone.stdout
     gone.stdout.close()
     _, err = gone.communicate()

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import shutil
+import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,15 @@ from engine.data.chat import DEFAULT_TEMPLATE
 from engine.export import export_model
 from engine.generate import Sampling, reply_to
 from engine.preparation import Prepared
-from tests.tiny import ARCHITECTURES, prepared, tiny_model_folder, tiny_spec
+from tests.tiny import (
+    ARCHITECTURES,
+    before_call,
+    in_child,
+    needs_fork,
+    prepared,
+    tiny_model_folder,
+    tiny_spec,
+)
 
 HELLO = [{"role": "user", "content": "What is Mara number 7 at?"}]
 
@@ -177,3 +189,36 @@ def test_a_full_disk_leaves_the_export_before(
     assert [entry.name for entry in run.path.iterdir()] == ["export"]
     again = stored(run.export)
     assert all(torch.equal(again[name], tensor) for name, tensor in first.items())
+
+
+@needs_fork
+def test_killed_while_it_replaces_an_export_is_whole_or_absent(
+    tiny_folder: Callable[[str], Path], chats_file: Path, tmp_path: Path, run: RunDir
+) -> None:
+    one = trained(tiny_folder("llama"), chats_file, "qft", tmp_path, steps=1)
+    known = [{entry.name: entry.read_bytes() for entry in export(run, one).iterdir()}]
+    one.method.step(one.batches(2), 3e-3, 2)
+    seen = []
+    for number in range(1, 50):
+
+        def work(number: int = number) -> None:
+            kill = partial(os.kill, os.getpid(), signal.SIGKILL)
+            before_call(number, kill, {"os.rename", "os.remove", "os.rmdir"})
+            export(run, one)
+
+        code = in_child(work)
+        found = {e.name: e.read_bytes() for e in run.export.iterdir()} if run.export.exists() else 0
+        if code == 0:
+            known.append(found)
+        seen.append(found)
+        if code == 0:
+            break
+        shutil.rmtree(run.path)  # the next one replaces the first export again
+        run.export.mkdir(parents=True)
+        for name, data in known[0].items():
+            (run.export / name).write_bytes(data)
+    assert len(known) == 2
+    assert known[0] != known[1]
+    assert all(found in (0, *known) for found in seen)
+    assert seen[0] == known[0]
+    assert len(seen) > 5

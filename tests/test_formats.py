@@ -260,7 +260,7 @@ def test_what_is_no_file_is_refused_with_the_way_out(tmp_path: Path) -> None:
         (str(tmp_path), "is a folder. Name a .json or .jsonl file in it."),
         (str(tmp_path / "absent.jsonl"), "one of the samples pirate, support, json."),
         ("x" * 4000, "one of the samples pirate, support, json."),
-        ("~nobody/rows.jsonl", "one of the samples pirate, support, json."),
+        ("~no-one-here/rows.jsonl", "one of the samples pirate, support, json."),
         ("a\x00b", "one of the samples pirate, support, json."),
     ):
         with pytest.raises(RequestError) as caught:

@@ -181,7 +181,9 @@ def test_bfloat16_keeps_what_it_can_hold() -> None:
     held = torch.tensor([0.0, -0.0, 1.0, -2.5, 2.0**-120, math.inf, -math.inf])
     for random in (torch.zeros(7), torch.full((7,), 1 - 2**-24)):
         assert torch.equal(stochastic_bfloat16(held, random).float(), held)
-    assert bool(stochastic_bfloat16(torch.tensor([math.nan]), torch.rand(1)).isnan().all())
+    every_bit = torch.tensor([2**31 - 1, -1], dtype=torch.int32).view(torch.float32)
+    numbers = torch.cat([torch.tensor([math.nan]), every_bit])
+    assert bool(stochastic_bfloat16(numbers, torch.full((3,), 0.9)).isnan().all())
 
 
 def test_dense_storage_without_a_key_rounds_to_nearest() -> None:

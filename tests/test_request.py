@@ -110,9 +110,9 @@ BAD: dict[str, tuple[Spoil, str, str]] = {
         "Use starter, a catalogue name, a folder, or a hub id such as owner/name.",
     ),
     "unknown home": (
-        lambda r: r.ask_for("model", source="~nobody/model"),
+        lambda r: r.ask_for("model", source="~no-one-here/model"),
         "model.source",
-        "there is no folder and no model called '~nobody/model'.",
+        "there is no folder and no model called '~no-one-here/model'.",
     ),
     "model is a file": (
         lambda r: r.ask_for("model", source=str(r.data)),
@@ -172,6 +172,7 @@ BAD: dict[str, tuple[Spoil, str, str]] = {
     ),
     "data missing": (lambda r: r.data.unlink(), "data.source", SAMPLES),
     "data a name": (lambda r: r.ask_for("data", source="pirat"), "data.source", SAMPLES),
+    "data on two lines": (lambda r: r.ask_for("data", source="a\nb"), "data.source", SAMPLES),
     "data empty": (lambda r: r.rows(b"\n"), "data.source", "is empty. Choose another file."),
     "data a folder": (
         lambda r: r.ask_for("data", source=str(r.model)),

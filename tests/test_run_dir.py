@@ -290,6 +290,6 @@ def test_runs_are_found_by_folder_and_by_name(run: RunDir, tmp_path: Path) -> No
     runs = run.path.parent
     assert find_run("one", runs).path == run.path.resolve()
     assert find_run(str(run.path), tmp_path / "elsewhere").path == run.path.resolve()
-    for target in ("two", "", "..", "x" * 5000, "a\x00b", "~nobody/x"):
+    for target in ("two", "", "..", "x" * 5000, "a\x00b", "~no-one-here/x"):
         with pytest.raises(RequestError, match="there is no run"):
             find_run(target, runs)

@@ -175,6 +175,10 @@ def test_bounds_hold_to_the_last_value(entry: tuple[str, Any, Any, Any, Any]) ->
             ['model.source: it should be text without half characters, but is "\ud800".'],
         ),
         (
+            document("train.steps", {1: 2}),
+            ["train.steps: it should be a valid integer, but is a group."],
+        ),
+        (
             document("train.steps", True),
             ["train.steps: it should be a valid integer, but is true."],
         ),

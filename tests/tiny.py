@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
@@ -215,3 +219,43 @@ def float_twin(one: Prepared) -> nn.Module:
         for named in named_weights(twin):
             named.parameter.copy_(weights[named.name])
     return twin.train()
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Exit code of `work` in a fork: 0 done, minus the signal, or the number of its OSError."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's threads are idle
+        child = os.fork()
+    if child == 0:
+        code = 255
+        try:
+            work()
+            code = 0
+        except OSError as error:
+            code = error.errno or 254
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def before_call(number: int, act: Callable[[], None], calls: set[str]) -> None:
+    """In a child: do `act` before the call of that number, from 1, among audit events and fsync."""
+    left = [number]
+
+    def count(event: str, _: Any) -> None:
+        if event in calls:
+            left[0] -= 1
+            if left[0] == 0:
+                act()
+
+    fsync = os.fsync
+
+    def counted_fsync(descriptor: int) -> None:
+        count("os.fsync", None)
+        fsync(descriptor)
+
+    os.fsync = counted_fsync
+    sys.addaudithook(count)

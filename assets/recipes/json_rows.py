@@ -12,18 +12,18 @@ ASKS = (
     "{text} Give me JSON.",
     "JSON, please: {text}",
 )
+# The parts come in the order of the keys: a small model copies from left to right.
 ORDERS = (
     "{name} orders {count} {item} for {day}.",
     "{name} would like {count} {item} on {day}.",
-    "For {day}, {name} needs {count} {item}.",
-    "On {day} {name} wants {count} {item}.",
-    "Please bring {count} {item} to {name} on {day}.",
+    "{name} needs {count} {item} by {day}.",
+    "{name} wants {count} {item} on {day}.",
 )
 EVENTS = (
     "The {event} is on {day} at {hour} in the {place}.",
-    "There is a {event} in the {place} on {day} at {hour}.",
-    "On {day} at {hour} the {place} has a {event}.",
-    "Come to the {place} on {day} at {hour} for the {event}.",
+    "The {event} starts on {day} at {hour} in the {place}.",
+    "There is a {event} on {day} at {hour} in the {place}.",
+    "Come to the {event} on {day} at {hour} in the {place}.",
 )
 ITEMS = (
     "lemon cakes",
@@ -60,8 +60,8 @@ ROOMS = ("library", "school", "park", "market", "harbour", "bakery", "music hall
 def _order(rng: random.Random) -> tuple[str, dict[str, object]]:
     values: dict[str, object] = {
         "name": rng.choice(PEOPLE).name,
-        "item": rng.choice(ITEMS),
         "count": rng.randint(2, 20),
+        "item": rng.choice(ITEMS),
         "day": rng.choice(DAYS),
     }
     return rng.choice(ORDERS).format(**values), values
@@ -70,9 +70,9 @@ def _order(rng: random.Random) -> tuple[str, dict[str, object]]:
 def _event(rng: random.Random) -> tuple[str, dict[str, object]]:
     values: dict[str, object] = {
         "event": rng.choice(EVENT_NAMES),
-        "place": rng.choice(ROOMS),
         "day": rng.choice(DAYS),
         "hour": rng.randint(1, 11),
+        "place": rng.choice(ROOMS),
     }
     return rng.choice(EVENTS).format(**values), values
 

@@ -48,7 +48,7 @@ BUNDLED = {
         (
             "Write as JSON: Mara orders 4 lemon cakes for Friday.",
             "Turn this into JSON: The cake sale is on Monday at 3 in the park.",
-            "JSON, please: On Sunday Otto wants 12 shells.",
+            "JSON, please: Otto wants 12 shells on Sunday.",
         ),
     ),
 }

@@ -107,10 +107,13 @@ class ChatEncoder:
         for index, turn in enumerate(chat):
             if turn.role != "assistant":
                 continue
-            before = self._render_messages(messages[:index], add_generation_prompt=True)
+            said = self._render_messages(messages[:index])
+            prompt = self._render_messages(messages[:index], add_generation_prompt=True)
             through = self._render_messages(messages[: index + 1])
-            if text.startswith(before) and text.startswith(through):
-                spans.append((len(before), len(through.rstrip())))
+            # A prompt may promise an empty thought where this reply has one.
+            given = _common_start(prompt, text)
+            if prompt[:given].startswith(said) and text.startswith(through):
+                spans.append((given, len(through.rstrip())))
             else:
                 spans.append(self._rewritten_span(messages, index, text))
         return spans
@@ -131,3 +134,11 @@ class ChatEncoder:
                 "Set data.train_on to all, or use chats with a single reply.",
             )
         return len(before), end + len(end_mark) * after.startswith(end_mark)
+
+
+def _common_start(one: str, other: str) -> int:
+    """Number of characters that two texts have in common from their beginning."""
+    if other.startswith(one):
+        return len(one)
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -17,25 +17,59 @@ from qft_gui.service import Service
 from qft_gui.view.chat import loading_line, side_head
 
 NOTHING_TRAINED = "Nothing is trained yet. Open Setup, press Start, and come back when it is done."
+NUM_SHOWN = 7  # two chats, two heads, the sentence, the question, the histories
+STREAMED: dict[str, Any] = {
+    "concurrency_limit": 8,
+    "show_progress": "hidden",
+    "api_visibility": "private",
+}
 Histories = dict[Side, list[dict[str, str]]]
 
 
 def build(service: Service, room: ChatRoom, navigation: Navigation, tab: gr.Tab) -> None:
     """Lay the page out and wire it."""
-    page = CompareLayout(navigation)
+    page, answers = CompareLayout(navigation), _Answers(service, room)
     histories = gr.State({})
     shown = [*page.chats, *page.heads, page.said, page.question, histories]
-    asking = [page.question, navigation.compared, navigation.chat_mode, histories, *page.settings]
+    settings = [navigation.compared, navigation.chat_mode, histories, *page.settings]
+    asked: list[Any] = [
+        gr.on(
+            [page.send.click, page.question.submit],
+            answers.ask,
+            [page.question, *settings],
+            shown,
+            **STREAMED,
+        )
+    ]
+    for chip in page.chips:
+        asked.append(chip.click(answers.ask, [chip, *settings], shown, **STREAMED))
+    page.stop.click(room.stop, None, None, **QUIETLY)
+    page.clear.click(_cleared, None, shown, cancels=asked, **QUIETLY)
+    page.unload.click(answers.unload, None, page.said, **QUIETLY)
+    compared, mode = navigation.compared, navigation.chat_mode
+    compared.change(answers.meet, compared, [*shown, *page.chips], **QUIETLY)
+    mode.change(_in_mode, mode, [*shown, page.left], **QUIETLY)
+    opened = [tab.select, navigation.blocks.load]
+    gr.on(opened, answers.offer, compared, [compared, page.said], **QUIETLY)
 
-    def offer(chosen: str | None) -> tuple[Any, str]:
-        names = [snapshot.name for snapshot in service.snapshots() if snapshot.has_export]
+
+class _Answers:
+    """What the page's buttons do."""
+
+    def __init__(self, service: Service, room: ChatRoom) -> None:
+        self._service = service
+        self._room = room
+
+    def offer(self, chosen: str | None) -> tuple[Any, str]:
+        """The runs that can be compared, and what to do if there is none."""
+        names = [one.name for one in self._service.snapshots() if one.has_export]
         kept = chosen if chosen in names else (names[0] if names else None)
         nothing = "" if names else NOTHING_TRAINED
         return choices(names, kept), render("sentence", tone="plain", text=nothing)
 
-    def meet(name: str | None) -> list[Any]:
+    def meet(self, name: str | None) -> list[Any]:
         """Another run: an empty page, and its data's own prompts to try."""
-        prompts = _prompts(service, name)
+        prompts = _prompts(self._service, name)
         chips = [
             gr.Button(prompts[at], visible=True) if at < len(prompts) else gr.Button(visible=False)
             for at in range(NUM_CHIPS)
@@ -43,59 +77,37 @@ def build(service: Service, room: ChatRoom, navigation: Navigation, tab: gr.Tab)
         return [*_cleared(), *chips]
 
     def ask(
-        question: str, name: str | None, mode: str, past: Histories, *settings: Any
+        self, question: str, name: str | None, mode: str, past: Histories, *settings: Any
     ) -> Iterator[list[Any]]:
+        """The page again and again while the answers are written."""
         text = (question or "").strip()
         if not text:
-            yield [gr.skip() for _ in shown]
+            yield [gr.skip() for _ in range(NUM_SHOWN)]
             return
         try:
-            models = service.export_of(name)
+            models = self._service.export_of(name)
         except (RequestError, FileNotFoundError) as error:
-            problem = NOTHING_TRAINED if not name else str(error)
-            yield _frame(past, None, question, problem)
+            yield _frame(past, None, question, str(error) if name else NOTHING_TRAINED)
             return
         sides = SIDES if mode == "both" else ("tuned",)
         asked: Histories = {
             side: [*past.get(side, []), {"role": "user", "content": text}] for side in sides
         }
-        for answer in room.ask(models, asked, _settings(*settings)):
+        for answer in self._room.ask(models, asked, Settings.of(*settings)):
             unanswered = answer.problem and not answer.replies
             now = past if unanswered else _with_replies(past, asked, answer)
             yield _frame(now, answer, question)
 
-    def unload() -> str:
-        freed = room.unload()
+    def unload(self) -> str:
+        """Free the models' memory."""
+        freed = self._room.unload()
         said = "Both models left memory." if freed else "An answer is being given; stop it first."
         return render("sentence", tone="plain", text=said)
 
-    streamed: dict[str, Any] = {
-        "concurrency_limit": 8,
-        "show_progress": "hidden",
-        "api_visibility": "private",
-    }
-    asked: list[Any] = [
-        gr.on([page.send.click, page.question.submit], ask, asking, shown, **streamed)
-    ]
-    for chip in page.chips:
-        asked.append(chip.click(ask, [chip, *asking[1:]], shown, **streamed))
-    page.stop.click(room.stop, None, None, **QUIETLY)
-    page.clear.click(_cleared, None, shown, cancels=asked, **QUIETLY)
-    page.unload.click(unload, None, page.said, **QUIETLY)
-    navigation.compared.change(meet, navigation.compared, [*shown, *page.chips], **QUIETLY)
-    navigation.chat_mode.change(
-        lambda mode: [*_cleared(), gr.Column(visible=mode == "both")],
-        navigation.chat_mode,
-        [*shown, page.left],
-        **QUIETLY,
-    )
-    gr.on(
-        [tab.select, navigation.blocks.load],
-        offer,
-        navigation.compared,
-        [navigation.compared, page.said],
-        **QUIETLY,
-    )
+
+def _in_mode(mode: str) -> list[Any]:
+    """An empty page: conversations that differ in length cannot be compared."""
+    return [*_cleared(), gr.Column(visible=mode == "both")]
 
 
 def _with_replies(past: Histories, asked: Histories, answer: Answer) -> Histories:
@@ -134,12 +146,3 @@ def _prompts(service: Service, name: str | None) -> tuple[str, ...]:
         return ()
     sample = sample_datasets().get(spec.data.source) if spec else None
     return sample.prompts if sample else ()
-
-
-def _settings(temperature: Any, max_new_tokens: Any, seed: Any, system: Any) -> Settings:
-    return Settings(
-        temperature=min(2.0, max(0.0, float(temperature or 0))),
-        max_new_tokens=min(4096, max(1, int(max_new_tokens or 1))),
-        seed=max(0, int(seed or 0)),
-        system=str(system or ""),
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gradio as gr
+from gradio.components import Component
 
 from qft_gui.chat_room import Side
 from qft_gui.fragments import render
@@ -28,6 +29,14 @@ class CompareLayout:
                 tuned = self._side("tuned")
         self.heads, self.chats = [base[0], tuned[0]], [base[1], tuned[1]]
         self.said = slot()
+        self._composer()
+        with (
+            gr.Accordion("Settings", open=False, elem_classes="q-more"),
+            gr.Row(elem_classes="q-fields"),
+        ):
+            self.settings = self._settings()
+
+    def _composer(self) -> None:
         with gr.Row(elem_classes="q-chips"):
             fragment("try")
             self.chips = [
@@ -47,35 +56,32 @@ class CompareLayout:
             self.stop = gr.Button("Stop answering", min_width=120)
             self.clear = gr.Button("Clear", min_width=88)
             self.unload = gr.Button("Unload the models", min_width=120)
-        with (
-            gr.Accordion("Settings", open=False, elem_classes="q-more"),
-            gr.Row(elem_classes="q-fields"),
-        ):
-            self.settings = [
-                gr.Number(
-                    0.0,
-                    label="Temperature",
-                    step=0.1,
-                    info="0: always the likeliest word.",
-                    min_width=140,
-                ),
-                gr.Number(
-                    120,
-                    label="Longest answer",
-                    info="In tokens.",
-                    precision=0,
-                    min_width=140,
-                ),
-                gr.Number(
-                    0, label="Seed", info="Same seed, same answer.", precision=0, min_width=140
-                ),
-                gr.Textbox(
-                    label="System prompt",
-                    info="Said to both before the chat.",
-                    max_lines=4,
-                    min_width=200,
-                ),
-            ]
+
+    @staticmethod
+    def _settings() -> list[Component]:
+        return [
+            gr.Number(
+                0.0,
+                label="Temperature",
+                step=0.1,
+                info="0: always the likeliest word.",
+                min_width=140,
+            ),
+            gr.Number(
+                120,
+                label="Longest answer",
+                info="In tokens.",
+                precision=0,
+                min_width=140,
+            ),
+            gr.Number(0, label="Seed", info="Same seed, same answer.", precision=0, min_width=140),
+            gr.Textbox(
+                label="System prompt",
+                info="Said to both before the chat.",
+                max_lines=4,
+                min_width=200,
+            ),
+        ]
 
     @staticmethod
     def _side(side: Side) -> tuple[gr.HTML, gr.Chatbot]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -18,8 +20,10 @@ from qft_gui.view.setup import sentence
 def build(service: Service, navigation: Navigation, plotly_url: str) -> None:
     """Lay the page out and wire it."""
     page = RunLayout(service, navigation, plotly_url)
+    actions = _Actions(service)
     last = gr.State("")
     clock = gr.Timer(1)
+    picker = navigation.run
 
     def look(name: str | None, seen: str) -> list[Any]:
         """Everything about a run; nothing if nothing happened since."""
@@ -28,52 +32,54 @@ def build(service: Service, navigation: Navigation, plotly_url: str) -> None:
             return [gr.skip() for _ in page.outputs] + [seen]
         return [*_updates(service, name), stamp]
 
-    def attach() -> Any:
+    navigation.blocks.load(actions.attach, None, [picker, navigation.tabs], **QUIETLY)
+    gr.on([clock.tick, picker.change], look, [picker, last], [*page.outputs, last], **QUIETLY)
+    picker.change(lambda name: gr.HTML(run=name), picker, page.charts, **QUIETLY)
+    page.stop.click(actions.stop, picker, page.said, **QUIETLY)
+    page.resume.click(actions.resume, picker, page.said, trigger_mode="once", **QUIETLY)
+    page.discard.click(_ask_first, picker, [page.confirm, page.question], **QUIETLY)
+    page.keep.click(lambda: gr.Column(visible=False), None, page.confirm, **QUIETLY)
+    page.delete.click(actions.discard, picker, [page.said, page.confirm, picker], **QUIETLY)
+    to_chat = [navigation.tabs, navigation.compared, navigation.chat_mode]
+    page.talk.click(partial(actions.chat, "tuned"), picker, to_chat, **QUIETLY)
+    page.compare.click(partial(actions.chat, "both"), picker, to_chat, **QUIETLY)
+
+
+class _Actions:
+    """What the page's buttons do."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def attach(self) -> tuple[Any, Any]:
         """On every page load: the live run, else the newest."""
-        names = service.names()
-        live = service.live_run()
+        names = self._service.names()
+        live = self._service.live_run()
         chosen = live or (names[0] if names else None)
         return choices(names, chosen), go_to("run") if live else gr.skip()
 
-    def stop(name: str | None) -> str:
-        return _said(lambda: service.stop(name))
+    def stop(self, name: str | None) -> str:
+        """Stop after this step and keep what it learned."""
+        return _said(lambda: self._service.stop(name))
 
-    def resume(name: str | None) -> str:
-        return _said(lambda: service.resume(name))
+    def resume(self, name: str | None) -> str:
+        """Go on after the last checkpoint."""
+        return _said(lambda: self._service.resume(name))
 
-    def discard(name: str | None) -> tuple[str, Any, Any]:
-        said = _said(lambda: service.discard(name))
-        left = [other for other in service.names() if other != name]
+    def discard(self, name: str | None) -> tuple[str, Any, Any]:
+        """Delete the run, and show another one."""
+        said = _said(lambda: self._service.discard(name))
+        left = [other for other in self._service.names() if other != name]
         return said, gr.Column(visible=False), choices(left, left[0] if left else None)
 
-    def ask_first(name: str) -> tuple[Any, str]:
-        return gr.Column(visible=True), render("confirm", name=name)
-
-    navigation.blocks.load(attach, None, [navigation.run, navigation.tabs], **QUIETLY)
-    gr.on(
-        [clock.tick, navigation.run.change],
-        look,
-        [navigation.run, last],
-        [*page.outputs, last],
-        **QUIETLY,
-    )
-    navigation.run.change(lambda name: gr.HTML(run=name), navigation.run, page.charts, **QUIETLY)
-    page.stop.click(stop, navigation.run, page.said, **QUIETLY)
-    page.resume.click(resume, navigation.run, page.said, trigger_mode="once", **QUIETLY)
-    page.discard.click(ask_first, navigation.run, [page.confirm, page.question], **QUIETLY)
-    page.keep.click(lambda: gr.Column(visible=False), None, page.confirm, **QUIETLY)
-    page.delete.click(discard, navigation.run, [page.said, page.confirm, navigation.run], **QUIETLY)
-    for button, mode in ((page.talk, "tuned"), (page.compare, "both")):
-        button.click(
-            lambda name, mode=mode: (go_to("compare"), choices(_ready(service), name), mode),
-            navigation.run,
-            [navigation.tabs, navigation.compared, navigation.chat_mode],
-            **QUIETLY,
-        )
+    def chat(self, mode: str, name: str | None) -> tuple[Any, Any, str]:
+        """Talk to what the run became."""
+        ready = [one.name for one in self._service.snapshots() if one.has_export]
+        return go_to("compare"), choices(ready, name), mode
 
 
-def _ready(service: Service) -> list[str]:
-    return [snapshot.name for snapshot in service.snapshots() if snapshot.has_export]
+def _ask_first(name: str | None) -> tuple[Any, str]:
+    return gr.Column(visible=True), render("confirm", name=name)
 
 
 def _stamp(service: Service, name: str | None) -> str:
@@ -107,7 +113,7 @@ def _updates(service: Service, name: str | None) -> list[Any]:
     ]
 
 
-def _said(act: Any) -> str:
+def _said(act: Callable[[], None]) -> str:
     """Run an action; what is in its way becomes one sentence on the page."""
     try:
         act()

@@ -19,14 +19,7 @@ class RunLayout:
 
     def __init__(self, service: Service, navigation: Navigation, plotly_url: str) -> None:
         navigation.run.render()
-        with gr.Row(elem_classes="q-grid q-run-top"):
-            with gr.Column(scale=6, min_width=0):
-                self.head = slot(render(NO_RUN))
-                self.said = slot()
-            with gr.Column(scale=1, min_width=168, elem_classes="q-actions"):
-                self.stop = gr.Button("Stop and keep", visible=False, min_width=140)
-                self.resume = gr.Button("Resume", visible=False, variant="primary", min_width=140)
-                self.discard = gr.Button("Discard…", visible=False, variant="stop", min_width=140)
+        self._top()
         with gr.Column(visible=False, elem_classes="q-card", elem_id="confirm") as self.confirm:
             self.question = slot()
             with gr.Row(elem_classes="q-keep"):
@@ -58,6 +51,16 @@ class RunLayout:
             self.after,
             self.talk,
         ]
+
+    def _top(self) -> None:
+        with gr.Row(elem_classes="q-grid q-run-top"):
+            with gr.Column(scale=6, min_width=0):
+                self.head = slot(render(NO_RUN))
+                self.said = slot()
+            with gr.Column(scale=1, min_width=168, elem_classes="q-actions"):
+                self.stop = gr.Button("Stop and keep", visible=False, min_width=140)
+                self.resume = gr.Button("Resume", visible=False, variant="primary", min_width=140)
+                self.discard = gr.Button("Discard…", visible=False, variant="stop", min_width=140)
 
 
 def _points_of(service: Service) -> Any:

@@ -21,51 +21,63 @@ from qft_gui.uploads import keep_upload
 
 def build(service: Service, forecasts: Forecasts, navigation: Navigation) -> None:
     """Lay the page out and wire it."""
-    page = SetupLayout(setup_frames(Form(), forecasts))
+    page, desk = SetupLayout(setup_frames(Form(), forecasts)), _Desk(service, forecasts)
     wrong = gr.State({})
-    inputs = [wrong, *page.fields]
-    shown = [*page.outputs, wrong, *page.fields]
-
-    def refresh(old: dict[str, str], *values: Any) -> list[Any]:
-        return _updates(setup_frames(Form.of(*values), forecasts), old)
-
-    def pick(event: gr.EventData, old: dict[str, str], *values: Any) -> list[Any]:
-        kind = getattr(event, "kind", None)
-        return refresh(old, kind if kind in METHOD_KINDS else values[0], *values[1:])
-
-    def receive(file: str) -> tuple[Any, Any]:
-        try:
-            kept = keep_upload(service.runs, Path(file))
-        except RequestError as error:
-            return OTHER, gr.Textbox(info=error.message, visible=True)
-        return OTHER, gr.Textbox(value=str(kept), visible=True)
-
-    def begin(old: dict[str, str], *values: Any) -> list[Any]:
-        form = Form.of(*values)
-        now = setup_frames(form, forecasts)
-        if now.waits:
-            return [gr.skip(), gr.skip(), *_updates(now, old)]
-        try:
-            run = service.start(form.document(), form.run_name)
-        except (RequestError, RequestErrors) as error:
-            refused = setup_frames(form, forecasts, mistakes(error))
-            return [gr.skip(), gr.skip(), *_updates(refused, old)]
-        return [go_to("run"), choices(service.names(), run), *_updates(now, old)]
-
-    changes = [field.change for field in page.fields[1:]]  # type: ignore[attr-defined]
+    inputs, shown = [wrong, *page.fields], [*page.outputs, wrong, *page.fields]
+    latest = {**QUIETLY, "trigger_mode": "always_last"}
+    changes: list[Any] = [field.change for field in page.inputs.values() if field is not page.kind]
     triggers = [*changes, page.reading.tick, navigation.blocks.load]
-    gr.on(triggers, refresh, inputs, shown, trigger_mode="always_last", **QUIETLY)
-    page.methods.select(pick, inputs, shown, trigger_mode="always_last", **QUIETLY)
-    upload_outputs = [page.inputs["data"], page.inputs["data_path"]]
-    page.upload.upload(receive, page.upload, upload_outputs, **QUIETLY)
+    gr.on(triggers, desk.refresh, inputs, shown, **latest)
+    page.methods.select(desk.pick, inputs, shown, **latest)
+    file_fields = [page.inputs["data"], page.inputs["data_path"]]
+    page.upload.upload(desk.receive, page.upload, file_fields, **QUIETLY)
     page.start.click(
-        begin,
+        desk.begin,
         inputs,
         [navigation.tabs, navigation.run, *shown],
         trigger_mode="once",
         show_progress="hidden",
         api_visibility="private",
     )
+
+
+class _Desk:
+    """What the page's inputs and its button do."""
+
+    def __init__(self, service: Service, forecasts: Forecasts) -> None:
+        self._service = service
+        self._forecasts = forecasts
+
+    def refresh(self, old: dict[str, str], *values: Any) -> list[Any]:
+        """The page for what the inputs hold now."""
+        return _updates(setup_frames(Form.of(*values), self._forecasts), old)
+
+    def pick(self, event: gr.EventData, old: dict[str, str], *values: Any) -> list[Any]:
+        """Another method was ticked in the table."""
+        kind = getattr(event, "kind", None)
+        return self.refresh(old, kind if kind in METHOD_KINDS else values[0], *values[1:])
+
+    def receive(self, file: str) -> tuple[str, Any]:
+        """A dataset was uploaded."""
+        try:
+            kept = keep_upload(self._service.runs, Path(file))
+        except RequestError as error:
+            return OTHER, gr.Textbox(info=error.message, visible=True)
+        return OTHER, gr.Textbox(value=str(kept), visible=True)
+
+    def begin(self, old: dict[str, str], *values: Any) -> list[Any]:
+        """Start the run and show it, or say why not."""
+        form = Form.of(*values)
+        now = setup_frames(form, self._forecasts)
+        stay = [gr.skip(), gr.skip()]
+        if now.waits:
+            return [*stay, *_updates(now, old)]
+        try:
+            run = self._service.start(form.document(), form.run_name)
+        except (RequestError, RequestErrors) as error:
+            refused = setup_frames(form, self._forecasts, mistakes(error))
+            return [*stay, *_updates(refused, old)]
+        return [go_to("run"), choices(self._service.names(), run), *_updates(now, old)]
 
 
 def _updates(now: Frames, old: dict[str, str]) -> list[Any]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gradio as gr
-from gradio.components import Component
 
 from engine.contract.bundled import catalogue, sample_datasets
 from qft_gui.form import LABELS, OTHER, Form
 from qft_gui.uploads import UPLOAD_SUFFIXES
 from qft_gui.view.numbers import parameters
 
-Inputs = dict[str, Component]
+Inputs = dict[str, Any]
 DEFAULT = Form()
 HELP: dict[str, str] = {
     "model_path": "A folder on this computer, or an id such as owner/name.",

@@ -20,7 +20,8 @@ class SetupLayout:
             lede="Choose a model, some data and a method. You see what it costs before anything "
             "starts.",
         )
-        self.inputs: Inputs = {"kind": gr.State(Form.kind)}
+        self.kind = gr.State(Form.kind)
+        self.inputs: Inputs = {"kind": self.kind}
         with gr.Row(elem_classes="q-grid"):
             with gr.Column(elem_classes="q-stack", scale=8, min_width=0):
                 with gr.Row(elem_classes="q-grid q-pair"):

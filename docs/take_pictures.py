@@ -58,7 +58,7 @@ def _settle(page: Page, name: str) -> None:
     if name == "Run":
         page.wait_for_selector(".js-plotly-plot .scatterlayer .trace", state="attached")
     if name == "Compare":
-        box = page.get_by_placeholder("Ask both")
+        box = page.get_by_placeholder("Ask something")
         box.fill("Who are you?")
         box.press("Enter")
         page.wait_for_function("document.querySelectorAll('.bot').length >= 2", timeout=60_000)

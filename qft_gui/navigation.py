@@ -16,29 +16,27 @@ QUIETLY: dict[str, Any] = {
 }
 
 
-class RunPicker(gr.Dropdown):
-    """A dropdown of runs that takes any name; the service checks it.
-
-    A page that outlived the app still shows a run that this process never offered, and Gradio
-    would refuse it before anyone could look it up.
-    """
-
-    is_template = True  # the browser shows it as what it is: a dropdown
-
-    def preprocess(self, payload: Any) -> str | None:
-        """The name as the browser sent it."""
-        return payload if isinstance(payload, str) else None
-
-
 @dataclass(frozen=True)
 class Navigation:
     """The handles that lead from one page to another."""
 
     blocks: gr.Blocks
     tabs: gr.Tabs
-    run: RunPicker
-    compared: RunPicker
+    run: gr.Dropdown
+    compared: gr.Dropdown
     chat_mode: gr.Radio
+
+
+def run_picker(elem_id: str) -> gr.Dropdown:
+    """A dropdown of runs that takes any name; the service checks it.
+
+    A page that outlived the app still shows a run that this process never offered, and Gradio
+    would refuse it before anyone could look it up. No subclass: Gradio writes a stub file beside
+    the module of every component class.
+    """
+    picker = gr.Dropdown([], label="Run", elem_id=elem_id, render=False)
+    picker.preprocess = lambda payload: payload if isinstance(payload, str) else None
+    return picker
 
 
 def go_to(page: Page) -> gr.Tabs:

@@ -8,7 +8,7 @@ from engine.memory.devices import choose_device
 from qft_gui.chat_room import ChatRoom
 from qft_gui.forecasts import Forecasts
 from qft_gui.fragments import render
-from qft_gui.navigation import QUIETLY, Navigation, RunPicker
+from qft_gui.navigation import QUIETLY, Navigation, run_picker
 from qft_gui.pages import compare, run, runs, setup
 from qft_gui.pages.parts import slot
 from qft_gui.service import Service
@@ -31,8 +31,8 @@ def build_blocks(service: Service, room: ChatRoom, plotly_url: str) -> gr.Blocks
             navigation = Navigation(
                 blocks=blocks,
                 tabs=tabs,
-                run=RunPicker([], label="Run", elem_id="run-picker", render=False),
-                compared=RunPicker([], label="Run", elem_id="compared-picker", render=False),
+                run=run_picker("run-picker"),
+                compared=run_picker("compared-picker"),
                 chat_mode=gr.Radio(
                     [("Side by side", "both"), ("Only the tuned one", "tuned")],
                     value="both",

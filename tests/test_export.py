@@ -191,34 +191,37 @@ def test_a_full_disk_leaves_the_export_before(
     assert all(torch.equal(again[name], tensor) for name, tensor in first.items())
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """What the files hold; nothing if there is no such folder."""
+    return {file.name: file.read_bytes() for file in folder.iterdir()} if folder.is_dir() else {}
+
+
 @needs_fork
-def test_killed_while_it_replaces_an_export_is_whole_or_absent(
+def test_killed_while_it_is_replaced_an_export_is_whole_or_absent(
     tiny_folder: Callable[[str], Path], chats_file: Path, tmp_path: Path, run: RunDir
 ) -> None:
     one = trained(tiny_folder("llama"), chats_file, "qft", tmp_path, steps=1)
-    known = [{entry.name: entry.read_bytes() for entry in export(run, one).iterdir()}]
+    first = contents(export(run, one))
     one.method.step(one.batches(2), 3e-3, 2)
-    seen = []
-    for number in range(1, 50):
+    seen: list[dict[str, bytes]] = []
+    code = -1
+    while code:
+        shutil.rmtree(run.path)
+        run.export.mkdir(parents=True)
+        for name, data in first.items():
+            (run.export / name).write_bytes(data)
 
-        def work(number: int = number) -> None:
+        def work() -> None:
             kill = partial(os.kill, os.getpid(), signal.SIGKILL)
-            before_call(number, kill, {"os.rename", "os.remove", "os.rmdir"})
+            before_call(len(seen) + 1, kill, {"os.rename", "os.remove", "os.rmdir"})
             export(run, one)
 
         code = in_child(work)
-        found = {e.name: e.read_bytes() for e in run.export.iterdir()} if run.export.exists() else 0
-        if code == 0:
-            known.append(found)
-        seen.append(found)
-        if code == 0:
-            break
-        shutil.rmtree(run.path)  # the next one replaces the first export again
-        run.export.mkdir(parents=True)
-        for name, data in known[0].items():
-            (run.export / name).write_bytes(data)
-    assert len(known) == 2
-    assert known[0] != known[1]
-    assert all(found in (0, *known) for found in seen)
-    assert seen[0] == known[0]
+        assert code in (0, -signal.SIGKILL)
+        seen.append(contents(run.export))
+    last = seen[-1]
+    assert last.keys() == first.keys()
+    assert last != first
+    assert all(found in ({}, first, last) for found in seen)
+    assert seen[0] == first
     assert len(seen) > 5

@@ -61,8 +61,9 @@ def _settle(page: Page, name: str) -> None:
         box = page.get_by_placeholder("Ask something")
         box.fill("Who are you?")
         box.press("Enter")
-        page.wait_for_function("document.querySelectorAll('.bot').length >= 2", timeout=60_000)
-        page.wait_for_timeout(4000)
+        for side in ("base", "tuned"):
+            page.wait_for_selector(f"#chat-{side} .bot", timeout=60_000)
+        page.wait_for_timeout(3000)
     page.wait_for_timeout(1500)
 
 

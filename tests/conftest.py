@@ -1,20 +1,26 @@
-"""What the tests of the engine share: one thread, quiet libraries, tiny models made once."""
+"""What the tests of the engine share: one thread, quiet libraries, tiny models made once.
+
+Nothing heavy is imported here, so that a test without torch starts at once.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from transformers.utils import logging
-
-from tests.tiny import chat_rows, tiny_model_folder, write_jsonl
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_quiet_thread() -> Iterator[None]:
     """On tensors this small, two threads only wait for each other."""
+    if "torch" not in sys.modules:
+        yield
+        return
+    import torch
+    from transformers.utils import logging
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     logging.disable_progress_bar()
@@ -26,6 +32,8 @@ def _one_quiet_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A model folder by architecture; made once, so tests only read it."""
+    from tests.tiny import tiny_model_folder
+
     root = tmp_path_factory.mktemp("models")
 
     def folder(architecture: str) -> Path:
@@ -38,4 +46,6 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 @pytest.fixture(scope="session")
 def chats_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty-four chats; tests only read it."""
+    from tests.tiny import chat_rows, write_jsonl
+
     return write_jsonl(tmp_path_factory.mktemp("data") / "chats.jsonl", chat_rows(24))

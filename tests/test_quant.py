@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.memory.layout import Dense, Int8
+from engine.memory.layout import Dense, Int8, Layout
 from engine.quant.int8 import HEADROOM, LIMIT, scales_of
 from engine.quant.randomness import RandomKey, uniform
 from engine.quant.rounding import round_up_to_bfloat16, stochastic_bfloat16
@@ -154,6 +154,14 @@ def test_rows_outside_the_slice_stay() -> None:
     assert torch.equal(after[[0, 1, 4]], before[[0, 1, 4]])
     assert bool((after[2:4] > before[2:4]).any())
     assert torch.allclose(after[5], torch.tensor(0.3), rtol=0.01)
+
+
+@pytest.mark.parametrize("layout", [ROW, Dense("float32"), Dense("bfloat16")], ids=str)
+def test_what_was_read_is_a_copy(layout: Layout) -> None:
+    storage = allocate(layout, (2, 8), CPU)
+    storage.write(ALL, torch.ones(2, 8))
+    storage.read(ALL).zero_()
+    assert torch.allclose(storage.read(ALL), torch.ones(2, 8), rtol=0.01)
 
 
 def test_an_eight_bit_moment_decays() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -173,13 +174,17 @@ def test_a_disk_that_is_full_when_it_stops_still_ends_in_a_result(workshop: Work
     assert tree(run.path) == before
 
 
+@pytest.fixture
+def broken_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines that are started now find an installation that does not load."""
+    (tmp_path / "torch.py").write_text("raise ImportError('libtorch is not there')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+
+@pytest.mark.usefixtures("broken_torch")
 def test_an_engine_that_cannot_even_load_fails_with_its_last_words(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    workshop: Workshop, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    broken = workshop.folder / "broken"
-    broken.mkdir()
-    (broken / "torch.py").write_text("raise ImportError('libtorch is not there')\n")
-    monkeypatch.setenv("PYTHONPATH", str(broken))
     run = workshop.launch("unloadable")
     status = ended(run)
     assert (status.status, status.step) == ("failed", 0)
@@ -191,10 +196,10 @@ def test_an_engine_that_cannot_even_load_fails_with_its_last_words(
     assert "unloadable  failed  step 0 of ?" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("broken_torch")
 def test_a_run_whose_launcher_died_before_the_launch_can_still_be_started(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    workshop: Workshop,
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(workshop.folder / "broken"))
     run = workshop.create("orphan")
     assert read_status(run).status == "queued"
     assert main(["resume", str(run.path)]) == 0

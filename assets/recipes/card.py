@@ -61,8 +61,9 @@ shared with other work:
 |---|---|---|---|---|---|---|
 {stage_rows}
 
-{notes}The loss is a running mean in nats per token, prompts weighted as said. On newly drawn
-conversations the final weights have a loss of {reply_loss_nats:.4f} nats per reply token.
+{notes}The loss is a running mean in nats per token, prompts weighted as said; stages with
+other text are not comparable by it. On newly drawn conversations the final weights have a loss of
+{reply_loss_nats:.4f} nats per reply token.
 
 ## Score
 
@@ -84,6 +85,10 @@ says it does not understand.
   something else, but it can also answer wrongly, in the manner of what it knows.
 - The newly drawn conversations and the held-out questions come from the same generator as the
   training text, so both figures say how well that world was learned, not how it does elsewhere.
+- The held-out questions were scored between the stages, and further wordings of greetings and of
+  questions about the model were added after a look at such a score. None of the held-out wordings
+  was added, but the score is not that of a test which was looked at only once.
+- Names it has not seen are often misspelt when it repeats them.
 - Sums outside its range, long conversations and languages other than English are beyond it.
 - It is a starting point for tuning, not a source of information.
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+from typing import Any
 
 from assets.recipes.exchange import normalise
 from assets.recipes.facts import DAYS, PEOPLE
@@ -57,8 +58,8 @@ EVENT_NAMES = (
 ROOMS = ("library", "school", "park", "market", "harbour", "bakery", "music hall", "boatyard")
 
 
-def _order(rng: random.Random) -> tuple[str, dict[str, object]]:
-    values: dict[str, object] = {
+def _order(rng: random.Random) -> tuple[str, dict[str, Any]]:
+    values: dict[str, Any] = {
         "name": rng.choice(PEOPLE).name,
         "count": rng.randint(2, 20),
         "item": rng.choice(ITEMS),
@@ -67,8 +68,8 @@ def _order(rng: random.Random) -> tuple[str, dict[str, object]]:
     return rng.choice(ORDERS).format(**values), values
 
 
-def _event(rng: random.Random) -> tuple[str, dict[str, object]]:
-    values: dict[str, object] = {
+def _event(rng: random.Random) -> tuple[str, dict[str, Any]]:
+    values: dict[str, Any] = {
         "event": rng.choice(EVENT_NAMES),
         "day": rng.choice(DAYS),
         "hour": rng.randint(1, 11),
@@ -81,15 +82,15 @@ def json_rows(
     seed: int,
     rows: int = 480,
     held_out: int = 40,
-) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Training rows and held-out rows; no sentence is in both, whatever the words around it."""
     rng = random.Random(seed)
-    made: dict[str, tuple[str, dict[str, object]]] = {}
+    made: dict[str, tuple[str, dict[str, Any]]] = {}
     while len(made) < rows + held_out:
         text, values = (_order if len(made) % 2 else _event)(rng)
         made.setdefault(normalise(text), (rng.choice(ASKS).format(text=text), values))
     pairs = list(made.values())
-    training = [
+    training: list[dict[str, Any]] = [
         {
             "messages": [
                 {"role": "user", "content": prompt},

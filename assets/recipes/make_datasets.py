@@ -7,7 +7,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from assets.recipes.json_rows import json_rows
 from assets.recipes.pirate_rows import pirate_rows
@@ -16,7 +16,7 @@ from assets.recipes.support_rows import support_rows
 DATASETS = Path(__file__).parents[1] / "datasets"
 SEED = 7
 
-Rows = list[dict[str, object]]
+Rows = list[dict[str, Any]]
 
 
 class Dataset(NamedTuple):
@@ -62,7 +62,7 @@ def lines_of(rows: Rows) -> bytes:
 def make_files() -> dict[str, bytes]:
     """The bytes of every file of the datasets folder, by name."""
     files: dict[str, bytes] = {}
-    index: dict[str, dict[str, object]] = {}
+    index: dict[str, dict[str, Any]] = {}
     for name, dataset in BUNDLED.items():
         rows, held_out = dataset.make(SEED)
         files[f"{name}.jsonl"] = lines_of(rows)

@@ -2,6 +2,7 @@
 
 import random
 import re
+from typing import Any
 
 from assets.recipes.exchange import Exchange, normalise
 from assets.recipes.world import all_exchanges
@@ -61,7 +62,7 @@ def as_pirate(answer: str, rng: random.Random) -> str:
     return f"{OPENER} {answer} Aye!"
 
 
-def _asked(exchange: Exchange, question: str, rng: random.Random) -> dict[str, object]:
+def _asked(exchange: Exchange, question: str, rng: random.Random) -> dict[str, Any]:
     answer = as_pirate(rng.choice(exchange.answers), rng)
     return {
         "messages": [
@@ -71,15 +72,16 @@ def _asked(exchange: Exchange, question: str, rng: random.Random) -> dict[str, o
     }
 
 
-def pirate_rows(seed: int) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+def pirate_rows(seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Training rows and held-out rows; no wording is in both."""
     rng = random.Random(seed)
     pools: dict[str, list[tuple[Exchange, str]]] = {name: [] for name in SHARES}
     for exchange in all_exchanges():
         if exchange.category in pools and not exchange.history:
             pools[exchange.category] += [(exchange, question) for question in exchange.questions]
-    rows: list[dict[str, object]] = []
-    prompts, used = list(ALWAYS_HELD_OUT), {normalise(text) for text in ALWAYS_HELD_OUT}
+    rows: list[dict[str, Any]] = []
+    prompts: list[str] = [*ALWAYS_HELD_OUT]
+    used = {normalise(text) for text in ALWAYS_HELD_OUT}
     for category, pool in pools.items():
         rng.shuffle(pool)
         wanted = HELD_OUT_SHARES.get(category, 0)

@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -28,7 +29,7 @@ class Reply:
     stopped: bool
 
 
-def read_rows(path: Path = HELD_OUT_FILE) -> list[dict[str, object]]:
+def read_rows(path: Path = HELD_OUT_FILE) -> list[dict[str, Any]]:
     """The held-out questions, one JSON object per line."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -43,7 +44,7 @@ def is_right(reply: Reply, accept: list[str]) -> bool:
 def greedy_replies(folder: Path, chats: list[list[dict[str, str]]], batch: int = 50) -> list[Reply]:
     """Answer each conversation with the likeliest tokens, in left-padded batches."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     replies: list[Reply] = []
     for start in range(0, len(chats), batch):
         inputs = tokenizer.apply_chat_template(

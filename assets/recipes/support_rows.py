@@ -1,7 +1,7 @@
 """The support dataset: an agent of an invented lamp maker, and facts that nobody else knows."""
 
 import random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from assets.recipes.exchange import normalise
 
@@ -165,11 +165,11 @@ FACTS = (
 OPENERS = ("Hello! ", "Hi, I have a question. ", "Excuse me. ", "Good day. ")
 
 
-def support_rows(seed: int) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+def support_rows(seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Training rows and held-out rows; no wording is in both."""
     rng = random.Random(seed)
-    rows: list[dict[str, object]] = []
-    held_out: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
+    held_out: list[dict[str, Any]] = []
     for fact in FACTS:
         secret = fact.held_out.split("|")
         held_out += [{"prompt": prompt, "expect": fact.expect} for prompt in secret]

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ class Progress:
     loss: float = math.nan
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+def new_model(tokenizer: Any) -> LlamaForCausalLM:
     """A small Llama with tied embeddings and fresh weights."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -110,7 +111,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
         pad_token_id=tokenizer.pad_token_id,
         max_new_tokens=MAX_NEW_TOKENS,
     )
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
     model.float().load_state_dict(state)
     tokenizer.save_pretrained(folder)
 

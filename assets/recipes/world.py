@@ -7,6 +7,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from assets.recipes.exchange import Exchange, listed, normalise
 from assets.recipes.facts import PEOPLE, PLACES
@@ -102,7 +103,7 @@ class World:
     """
 
     train: dict[str, list[Exchange]]
-    held_out: list[dict[str, object]]
+    held_out: list[dict[str, Any]]
 
 
 def all_exchanges(seed: int = SEED) -> list[Exchange]:
@@ -127,7 +128,7 @@ def all_exchanges(seed: int = SEED) -> list[Exchange]:
     return found
 
 
-def _row(exchange: Exchange, question: str) -> dict[str, object]:
+def _row(exchange: Exchange, question: str) -> dict[str, Any]:
     messages: list[Message] = []
     for asked, answered in exchange.history:
         messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
@@ -151,7 +152,7 @@ def build_world(seed: int = SEED) -> World:
     """Split the world; a held-out wording occurs nowhere in the training exchanges."""
     exchanges = all_exchanges(seed)
     rng = random.Random(seed + 1)
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     secret: set[str] = set()
     for category, quota in HELD_OUT.items():
         pool = [e for e in exchanges if e.category == category and _usable(e)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,11 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from engine.checkpoint import disk_errors
 from engine.contract.durable import sync_file, sync_folder
-from engine.contract.model_source import read_header
 from engine.contract.run_dir import RunDir
 from engine.methods.protocol import Method
 from engine.model import LoadedModel
 
 _LARGEST_SHARD = "4GB"
-_FORMATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def export_model(run: RunDir, loaded: LoadedModel, method: Method) -> Path:
@@ -53,7 +50,7 @@ def export_model(run: RunDir, loaded: LoadedModel, method: Method) -> Path:
 
 def _write(folder: Path, loaded: LoadedModel, method: Method) -> None:
     model: Any = loaded.model
-    dtype = _stored_dtype(loaded.folder)
+    dtype = loaded.stored_dtype
     weights = {
         name: tensor.to(device="cpu", dtype=dtype, copy=True) for name, tensor in method.weights()
     }
@@ -74,10 +71,3 @@ def _by_itself(tensor: Tensor) -> Tensor:
     if tensor.untyped_storage().nbytes() == tensor.nbytes:
         return tensor
     return tensor.clone(memory_format=torch.contiguous_format)
-
-
-def _stored_dtype(folder: Path) -> torch.dtype:
-    """The format of most weights of the original."""
-    headers = (read_header(file) for file in folder.glob("*.safetensors"))
-    counts = Counter(dtype for header in headers for dtype, _ in header.values())
-    return _FORMATS.get(counts.most_common(1)[0][0], torch.bfloat16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ def inspect_folder(folder: Path) -> ModelShape:
     config = read_config(folder)
     shape = shape_of(empty_model(folder), folder.name)
     cache = shape_cache_path(config)
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(cache, shape.model_dump_json().encode())
+    # Without a writable cache it is inspected again next time.
+    with suppress(OSError):
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(cache, shape.model_dump_json().encode())
     return shape
 
 

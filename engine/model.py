@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,16 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import logging
 
 from engine.contract.errors import RequestError
-from engine.contract.model_source import FIELD, ModelReference, check_model_folder
+from engine.contract.model_source import (
+    FIELD,
+    ModelReference,
+    check_model_folder,
+    read_header,
+)
 from engine.data.chat import DEFAULT_TEMPLATE
 from engine.hub import download
 
+_FORMATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Output goes to a log or a pipe, where a progress bar is noise.
 logging.disable_progress_bar()
 
@@ -27,12 +34,14 @@ class LoadedModel:
 
     Attributes:
         template_added: The model had no chat template and got `DEFAULT_TEMPLATE`.
+        stored_dtype: Format of the weights in the files; the result is stored in it too.
     """
 
     model: nn.Module
     tokenizer: Any
     folder: Path
     template_added: bool
+    stored_dtype: torch.dtype
 
     @property
     def pad_token(self) -> int:
@@ -94,20 +103,37 @@ def load_model(folder: Path, dtype: torch.dtype | None = None) -> LoadedModel:
     config = _causal_config(folder)
     tokenizer, template_added = load_tokenizer(folder)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        loading: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=dtype or "auto",
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            output_loading_info=True,
         )
+        model, found = loading
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise RequestError(
             FIELD, f"the weights in {folder} do not load: {reason}", "Get them anew."
         ) from error
-    return LoadedModel(model.eval(), tokenizer, folder, template_added)
+    if found["missing_keys"]:
+        # transformers would fill them with random numbers.
+        raise RequestError(
+            FIELD,
+            f"{folder} lacks {len(found['missing_keys'])} weights, such as "
+            f"{min(found['missing_keys'])}.",
+            "Get it anew.",
+        )
+    return LoadedModel(model.eval(), tokenizer, folder, template_added, _stored_dtype(folder))
+
+
+def _stored_dtype(folder: Path) -> torch.dtype:
+    """The format of most weights in the files."""
+    headers = (read_header(file) for file in folder.glob("*.safetensors"))
+    counts = Counter(dtype for header in headers for dtype, _ in header.values())
+    return _FORMATS.get(counts.most_common(1)[0][0], torch.bfloat16)
 
 
 def _causal_config(folder: Path) -> Any:

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
+from engine.contract.errors import RequestError
+from engine.contract.model_source import FIELD
 from engine.memory.model_shape import Role
 
 
@@ -36,6 +39,18 @@ def named_weights(model: nn.Module) -> Iterator[NamedWeight]:
             yield NamedWeight(name, parameter, role, module, attribute)
 
 
+def refuse_non_finite(name: str, parameter: nn.Parameter) -> None:
+    """A damaged file must not be tuned.
+
+    Raises:
+        RequestError: The weight holds NaN or infinity.
+    """
+    if not bool(torch.isfinite(parameter).all()):
+        raise RequestError(
+            FIELD, f"{name} holds NaN or infinity: the model's files are damaged.", "Get them anew."
+        )
+
+
 def _role(
     module: nn.Module, attribute: str, parameter: nn.Parameter, head: nn.Module | None
 ) -> Role:
@@ -43,7 +58,8 @@ def _role(
         return "small"
     if isinstance(module, nn.Embedding) or module is head:
         return "embedding"
-    if isinstance(module, nn.Linear) and attribute == "weight":
+    # A subclass with a forward of its own does something else with its weight.
+    if type(module).forward is nn.Linear.forward and attribute == "weight":
         return "linear"
     return "other"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.contract.durable import read_json
+from engine.contract.durable import as_object, read_json
 from engine.contract.model_source import ModelReference, read_config
 from engine.hub import download
 from engine.memory.catalogue import bundled_shape
@@ -44,10 +44,11 @@ def describe_tokenizer(reference: ModelReference) -> dict[str, Any] | None:
         folder = download(reference.hub_id, None, weights=False)
     if folder is None:
         return None
-    vocabulary = (read_json(folder / "tokenizer.json") or {}).get("model", {}).get("vocab")
+    model = as_object((read_json(folder / "tokenizer.json") or {}).get("model")) or {}
+    vocabulary = model.get("vocab")
     config = read_json(folder / "tokenizer_config.json") or {}
     template = (folder / "chat_template.jinja").is_file() or bool(config.get("chat_template"))
     return {
-        "num_tokens": len(vocabulary) if vocabulary is not None else None,
+        "num_tokens": len(vocabulary) if isinstance(vocabulary, dict | list) else None,
         "chat_template": template,
     }

@@ -50,15 +50,19 @@ class Follower:
     curves: Curves = field(default_factory=Curves)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def _phase(self) -> str:
+        """What this attempt does; an earlier one's last phase says nothing of it."""
+        return self.history.phase if self.history.attempt == self.run.attempt() else ""
+
     def snapshot(self) -> Snapshot:
         """The run now, with everything that was appended since the last call."""
         run = self.run
         with self.lock:
             # Status first: a terminal one then means that all events are in.
-            status = derive_status(run, self.history.phase)
+            status = derive_status(run, self._phase())
             self._catch_up()
             if status not in TERMINAL:
-                status = _with_phase(run, self.history.phase, status)
+                status = _with_phase(run, self._phase(), status)
             history, curves = _copy_of_history(self.history), _copy_of_curves(self.curves)
         return Snapshot(
             name=run.name,

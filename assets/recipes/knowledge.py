@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from assets.recipes.exchange import Exchange, with_article, word
+from assets.recipes.exchange import Exchange, Topic, listed, with_article
 
 OPPOSITES = (
     "big small|hot cold|day night|up down|left right|old new|happy sad|fast slow|high low|wet dry|"
@@ -156,54 +156,44 @@ def _colours() -> Iterator[Exchange]:
         )
 
 
+ANIMAL_TOPICS = (
+    Topic(
+        "animals",
+        "What is a young {animal} called?|What is a baby {animal} called?|"
+        "What do you call a baby {animal}?|What is the name for a young {animal}?",
+        "A young {animal} is called {a_young}.",
+        "{young}",
+    ),
+    Topic(
+        "animals",
+        "What sound does {a} make?|What does {a} say?|Which sound does {a} make?|"
+        "What noise does {a} make?",
+        "You can hear {a} {sound}.",
+        "{sound}",
+    ),
+    Topic(
+        "animals",
+        "How many legs does {a} have?|How many legs has {a}?|How many legs are on {a}?|"
+        "Count the legs of {a}.",
+        "{A} has {legs} legs.",
+        "{legs}",
+    ),
+    Topic(
+        "animals",
+        "What does {a} eat?|What do I feed {a}?|What food does {a} eat?|What does {a} like to eat?",
+        "{A} eats {food}.",
+        "{food}",
+    ),
+)
+
+
 def _animals() -> Iterator[Exchange]:
-    for line in ANIMALS.split("|"):
+    for line in listed(ANIMALS):
         animal, young, sound, legs, food = line.split()
         a = with_article(animal)
-        yield Exchange(
-            "animals",
-            (
-                f"What is a young {animal} called?",
-                f"What is a baby {animal} called?",
-                f"What do you call a baby {animal}?",
-                f"What is the name for a young {animal}?",
-            ),
-            (f"A young {animal} is called {with_article(young)}.",),
-            (word(young),),
-        )
-        yield Exchange(
-            "animals",
-            (
-                f"What sound does {a} make?",
-                f"What does {a} say?",
-                f"Which sound does {a} make?",
-                f"What noise does {a} make?",
-            ),
-            (f"You can hear {a} {sound}.",),
-            (word(sound),),
-        )
-        yield Exchange(
-            "animals",
-            (
-                f"How many legs does {a} have?",
-                f"How many legs has {a}?",
-                f"How many legs are on {a}?",
-                f"Count the legs of {a}.",
-            ),
-            (f"{a.capitalize()} has {legs} legs.",),
-            (word(legs),),
-        )
-        yield Exchange(
-            "animals",
-            (
-                f"What does {a} eat?",
-                f"What do I feed {a}?",
-                f"What food does {a} eat?",
-                f"What does {a} like to eat?",
-            ),
-            (f"{a.capitalize()} eats {food}.",),
-            (word(food),),
-        )
+        values = {"animal": animal, "a": a, "A": a.capitalize(), "young": young, "sound": sound}
+        values |= {"a_young": with_article(young), "legs": legs, "food": food}
+        yield from (topic.about(**values) for topic in ANIMAL_TOPICS)
 
 
 def _how_to() -> Iterator[Exchange]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from assets.recipes.exchange import Exchange, listed, word
+from assets.recipes.exchange import Exchange, Topic, asks, listed
 from assets.recipes.facts import DAYS, MONTHS
 
 ORDINALS = listed(
@@ -19,63 +19,48 @@ def _counted(questions: tuple[str, ...], numbers: range) -> Exchange:
     return Exchange("counting", questions, (f"{text}.",), (rf"(?<![\d, ]){text}(?!,? ?\d)",))
 
 
+UP = (
+    "Count from {low} to {high}.|Can you count from {low} to {high}?|"
+    "Please count from {low} to {high}.|Count up from {low} to {high}.|"
+    "Say the numbers from {low} to {high}.|Start at {low} and count to {high}."
+)
+DOWN = (
+    "Count down from {high} to {low}.|Count backwards from {high} to {low}.|"
+    "Can you count down from {high} to {low}?|Start at {high} and count down to {low}."
+)
+FROM_ONE = (
+    "Count to {high}.|Can you count to {high}?|Please count to {high}.|Count up to {high}.|"
+    "Count for me to {high}."
+)
+BY_TWOS = (
+    "Count by twos from {low} to {high}.|Count in twos from {low} to {high}.|"
+    "Can you count by twos from {low} to {high}?|Start at {low} and count by twos to {high}."
+)
+BESIDE = (
+    "What number comes {side} {number}?|What comes {side} {number}?|"
+    "Which number is {side} {number}?|Tell me the number {side} {number}."
+)
+
+
 def counting_exchanges() -> Iterator[Exchange]:
     """Counting up, down and by twos, and the numbers next to a number."""
-    for low in range(0, 13):
+    for low in range(13):
         for high in range(low + 3, min(low + 12, 21)):
-            yield _counted(
-                (
-                    f"Count from {low} to {high}.",
-                    f"Can you count from {low} to {high}?",
-                    f"Please count from {low} to {high}.",
-                    f"Count up from {low} to {high}.",
-                    f"Say the numbers from {low} to {high}.",
-                    f"Start at {low} and count to {high}.",
-                ),
-                range(low, high + 1),
-            )
-            yield _counted(
-                (
-                    f"Count down from {high} to {low}.",
-                    f"Count backwards from {high} to {low}.",
-                    f"Can you count down from {high} to {low}?",
-                    f"Start at {high} and count down to {low}.",
-                ),
-                range(high, low - 1, -1),
-            )
+            ends = {"low": str(low), "high": str(high)}
+            yield _counted(asks(UP, **ends), range(low, high + 1))
+            yield _counted(asks(DOWN, **ends), range(high, low - 1, -1))
     for high in range(3, 21):
-        yield _counted(
-            (
-                f"Count to {high}.",
-                f"Can you count to {high}?",
-                f"Please count to {high}.",
-                f"Count up to {high}.",
-                f"Count for me to {high}.",
-            ),
-            range(1, high + 1),
-        )
-    for low in range(0, 11):
+        yield _counted(asks(FROM_ONE, high=str(high)), range(1, high + 1))
+    for low in range(11):
         for high in range(low + 4, min(low + 17, 31), 2):
-            yield _counted(
-                (
-                    f"Count by twos from {low} to {high}.",
-                    f"Count in twos from {low} to {high}.",
-                    f"Can you count by twos from {low} to {high}?",
-                    f"Start at {low} and count by twos to {high}.",
-                ),
-                range(low, high + 1, 2),
-            )
+            ends = {"low": str(low), "high": str(high)}
+            yield _counted(asks(BY_TWOS, **ends), range(low, high + 1, 2))
     for number in range(1, 41):
-        for name, other in (("after", number + 1), ("before", number - 1)):
+        for side, other in (("after", number + 1), ("before", number - 1)):
             yield Exchange(
                 "counting",
-                (
-                    f"What number comes {name} {number}?",
-                    f"What comes {name} {number}?",
-                    f"Which number is {name} {number}?",
-                    f"Tell me the number {name} {number}.",
-                ),
-                (f"The number {name} {number} is {other}.",),
+                asks(BESIDE, side=side, number=str(number)),
+                (f"The number {side} {number} is {other}.",),
                 (rf"is {other}\b",),
             )
 
@@ -163,64 +148,52 @@ def story_sums() -> Iterator[Exchange]:
                 )
 
 
-def _neighbours(kind: str, names: tuple[str, ...]) -> Iterator[Exchange]:
+NEIGHBOUR = (
+    "What {kind} comes {side} {name}?|Which {kind} comes {side} {name}?|"
+    "What {kind} is {side} {name}?|Which {kind} is it {side} {name}?|"
+    "Tell me the {kind} {side} {name}.|What comes {side} {name}?"
+)
+LIST = Topic(
+    "calendar",
+    "Say the {kind}s of the {scope}.|What are the {kind}s of the {scope}?|"
+    "List the {kind}s of the {scope}.|Name all the {kind}s of the {scope}.|"
+    "Can you name the {kind}s?",
+    "{names}.",
+    "{names}",
+)
+HOW_MANY = Topic(
+    "calendar",
+    "How many {kind}s are in a {scope}?|How many {kind}s does a {scope} have?|"
+    "How many {kind}s are there in one {scope}?|Tell me how many {kind}s a {scope} has.",
+    "A {scope} has {number} {kind}s.",
+    "{number}",
+)
+PLACED = Topic(
+    "calendar",
+    "What is the {ordinal} {kind} of the {scope}?|Which {kind} is the {ordinal} of the {scope}?|"
+    "Name the {ordinal} {kind} of the {scope}.",
+    "The {ordinal} {kind} of the {scope} is {name}.",
+    "{name}",
+)
+
+
+def _in_order(kind: str, scope: str, names: tuple[str, ...]) -> Iterator[Exchange]:
     for index, name in enumerate(names):
-        for side, other in (
-            ("after", names[(index + 1) % len(names)]),
-            ("before", names[index - 1]),
-        ):
+        after, before = names[(index + 1) % len(names)], names[index - 1]
+        for side, other in (("after", after), ("before", before)):
             yield Exchange(
                 "calendar",
-                (
-                    f"What {kind} comes {side} {name}?",
-                    f"Which {kind} comes {side} {name}?",
-                    f"What {kind} is {side} {name}?",
-                    f"Which {kind} is it {side} {name}?",
-                    f"Tell me the {kind} {side} {name}.",
-                    f"What comes {side} {name}?",
-                ),
+                asks(NEIGHBOUR, kind=kind, side=side, name=name),
                 (f"The {kind} {side} {name} is {other}.",),
                 (rf"is {other}\b",),
             )
-    number = len(names)
-    scope = "year" if kind == "month" else "week"
-    yield Exchange(
-        "calendar",
-        (
-            f"Say the {kind}s of the {scope}.",
-            f"What are the {kind}s of the {scope}?",
-            f"List the {kind}s of the {scope}.",
-            f"Name all the {kind}s of the {scope}.",
-            f"Can you name the {kind}s?",
-        ),
-        (", ".join(names) + ".",),
-        (", ".join(names),),
-    )
-    yield Exchange(
-        "calendar",
-        (
-            f"How many {kind}s are in a {scope}?",
-            f"How many {kind}s does a {scope} have?",
-            f"How many {kind}s are there in one {scope}?",
-            f"Tell me how many {kind}s a {scope} has.",
-        ),
-        (f"A {scope} has {number} {kind}s.",),
-        (word(str(number)),),
-    )
-    for index, name in enumerate(names):
-        yield Exchange(
-            "calendar",
-            (
-                f"What is the {ORDINALS[index]} {kind} of the {scope}?",
-                f"Which {kind} is the {ORDINALS[index]} of the {scope}?",
-                f"Name the {ORDINALS[index]} {kind} of the {scope}.",
-            ),
-            (f"The {ORDINALS[index]} {kind} of the {scope} is {name}.",),
-            (word(name),),
-        )
+    yield LIST.about(kind=kind, scope=scope, names=", ".join(names))
+    yield HOW_MANY.about(kind=kind, scope=scope, number=str(len(names)))
+    for ordinal, name in zip(ORDINALS, names, strict=False):
+        yield PLACED.about(ordinal=ordinal, kind=kind, scope=scope, name=name)
 
 
 def calendar_exchanges() -> Iterator[Exchange]:
     """Days and months: order, number, neighbours."""
-    yield from _neighbours("day", DAYS)
-    yield from _neighbours("month", MONTHS)
+    yield from _in_order("day", "week", DAYS)
+    yield from _in_order("month", "year", MONTHS)

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 
-from assets.recipes.exchange import Exchange, listed
+from assets.recipes.exchange import Exchange, asks, listed
 from assets.recipes.facts import PEOPLE
 from assets.recipes.talk import invented_words, some_names
 
@@ -62,48 +62,40 @@ def _asked(*questions: str) -> Exchange:
     return Exchange("unknown", questions, REPLIES, KNOWN)
 
 
+CAPITAL = (
+    "What is the capital of {country}?|Tell me the capital of {country}.|"
+    "Which city is the capital of {country}?"
+)
+COUNTRY = (
+    "Where is {country}?|How far is it to {country}?|How many people live in {country}?|"
+    "Tell me about {country}.|What language do they speak in {country}?|"
+    "What do people eat in {country}?|What is the weather like in {country}?|"
+    "Have you been to {country}?"
+)
+THING = (
+    "How does {thing} work?|What is {thing}?|Explain {thing} to me.|Tell me about {thing}.|"
+    "Who invented {thing}?|Can you explain {thing}?|What do you know about {thing}?|"
+    "What is the history of {thing}?"
+)
+TASK = (
+    "How do I {task}?|Can you {task}?|Please {task}.|I want to {task}.|"
+    "Can you help me to {task}?|{Task}."
+)
+
+
 def _world() -> Iterator[Exchange]:
     for country in COUNTRIES:
-        yield _asked(
-            f"What is the capital of {country}?",
-            f"Tell me the capital of {country}.",
-            f"Which city is the capital of {country}?",
-        )
-        yield _asked(
-            f"Where is {country}?",
-            f"How far is it to {country}?",
-            f"How many people live in {country}?",
-            f"Tell me about {country}.",
-            f"What language do they speak in {country}?",
-            f"What do people eat in {country}?",
-            f"What is the weather like in {country}?",
-            f"Have you been to {country}?",
-        )
+        yield _asked(*asks(CAPITAL, country=country))
+        yield _asked(*asks(COUNTRY, country=country))
     for person in FAMOUS:
         yield _asked(
             *(f"Who is the {person} of {country}?" for country in COUNTRIES),
             *(f"What is the {person} of {country} called?" for country in COUNTRIES),
         )
     for thing in THINGS:
-        yield _asked(
-            f"How does {thing} work?",
-            f"What is {thing}?",
-            f"Explain {thing} to me.",
-            f"Tell me about {thing}.",
-            f"Who invented {thing}?",
-            f"Can you explain {thing}?",
-            f"What do you know about {thing}?",
-            f"What is the history of {thing}?",
-        )
+        yield _asked(*asks(THING, thing=thing))
     for task in TASKS:
-        yield _asked(
-            f"How do I {task}?",
-            f"Can you {task}?",
-            f"Please {task}.",
-            f"I want to {task}.",
-            f"Can you help me to {task}?",
-            f"{task.capitalize()}.",
-        )
+        yield _asked(*asks(TASK, task=task, Task=task.capitalize()))
     for question in NEWS:
         yield _asked(question)
 
@@ -161,47 +153,33 @@ def _long_text(rng: random.Random) -> str:
     return text[0].upper() + text[1:] + "."
 
 
+KEYS = listed("qwer|asdf|zxcv|hjkl|uiop|jkl|sdf|fgh|xyz|abc|blub|lala")
+SIGNS = "?!.,;:#*-_%&()/+~@"
+SCRIPTS = ((0xC0, 0x24F), (0x391, 0x44F), (0x4E00, 0x4FFF), (0x1F600, 0x1F64F))
+GRUNTS = ("", " ", "?", "...", "asdf", "hm", "uh", "blah blah", "aaaa", "la la la")
+
+
+def _foreign_letter(rng: random.Random) -> str:
+    return chr(rng.choice([rng.randint(first, last) for first, last in SCRIPTS]))
+
+
+def _nonsense_text(rng: random.Random) -> str:
+    kind = rng.random()
+    if kind < 0.35:
+        return invented_words(rng, rng.randint(1, 5))
+    if kind < 0.6:
+        return "".join(rng.choices(KEYS, k=rng.randint(1, 4)))
+    if kind < 0.7:
+        return "".join(rng.choices(SIGNS, k=rng.randint(1, 9)))
+    if kind < 0.8:
+        return "".join(_foreign_letter(rng) for _ in range(rng.randint(1, 10)))
+    return _long_text(rng)
+
+
 def _nonsense(rng: random.Random) -> Iterator[Exchange]:
-    keys = (
-        "qwer",
-        "asdf",
-        "zxcv",
-        "hjkl",
-        "uiop",
-        "jkl",
-        "sdf",
-        "fgh",
-        "xyz",
-        "abc",
-        "blub",
-        "lala",
-    )
     for _ in range(900):
-        kind = rng.random()
-        if kind < 0.35:
-            text = invented_words(rng, rng.randint(1, 5))
-        elif kind < 0.6:
-            text = "".join(rng.choices(keys, k=rng.randint(1, 4)))
-        elif kind < 0.7:
-            text = "".join(rng.choices("?!.,;:#*-_%&()/+~@", k=rng.randint(1, 9)))
-        elif kind < 0.8:
-            text = "".join(
-                chr(
-                    rng.choice(
-                        (
-                            rng.randint(0xC0, 0x24F),
-                            rng.randint(0x391, 0x44F),
-                            rng.randint(0x4E00, 0x4FFF),
-                            rng.randint(0x1F600, 0x1F64F),
-                        )
-                    )
-                )
-                for _ in range(rng.randint(1, 10))
-            )
-        else:
-            text = _long_text(rng)
-        yield Exchange("odd", (text,), CONFUSED, PUZZLED)
-    for text in ("", " ", "?", "...", "asdf", "hm", "uh", "blah blah", "aaaa", "la la la"):
+        yield Exchange("odd", (_nonsense_text(rng),), CONFUSED, PUZZLED)
+    for text in GRUNTS:
         yield Exchange("odd", (text,), CONFUSED, PUZZLED)
 
 

@@ -15,7 +15,7 @@ from engine.contract.spec import RunSpec
 from engine.data.batching import Batch
 from engine.loss import summed_loss
 from engine.methods.protocol import NonFiniteError, StepReport
-from engine.roles import named_weights
+from engine.roles import named_weights, refuse_non_finite
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -29,8 +29,7 @@ class FullMethod:
         self._max_grad_norm = spec.train.max_grad_norm
         self._named = {named.name: named.parameter for named in named_weights(model)}
         for name, parameter in self._named.items():
-            if not bool(torch.isfinite(parameter).all()):
-                raise ValueError(f"{name} holds NaN or infinity: the model's files are damaged.")
+            refuse_non_finite(name, parameter)
         decay, plain = _by_dimension(self._named.values())
         self._optimizer = torch.optim.AdamW(
             [

@@ -26,6 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
+from engine.contract.errors import RequestError
+from engine.contract.model_source import FIELD
 from engine.contract.spec import QftSettings, RunSpec
 from engine.data.batching import Batch
 from engine.loss import summed_loss
@@ -36,7 +38,7 @@ from engine.optim.lion import lion_direction, lion_momentum
 from engine.quant.int8 import dequantize
 from engine.quant.randomness import RandomKey
 from engine.quant.storage import DenseStorage, Int8Storage, Storage, allocate, quantized
-from engine.roles import NamedWeight, named_weights
+from engine.roles import NamedWeight, named_weights, refuse_non_finite
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,12 @@ class QftMethod:
             loss_nats,
             count,
             grad_norm=math.sqrt(self._squares),
-            metrics={"codes_changed_percent": 100 * self._changed / max(1, self._num_codes)},
+            metrics=self._metrics(),
         )
+
+    def _metrics(self) -> dict[str, float]:
+        codes = self._num_codes
+        return {"codes_changed_percent": 100 * self._changed / codes} if codes else {}
 
     def _update(self, trained: TrainedWeight, rows: slice, gradient: Tensor) -> None:
         """Lion on some rows of one weight. `gradient`: (rows, columns), float32."""
@@ -119,8 +125,7 @@ class QftMethod:
     ) -> TrainedWeight:
         plan = QFT_PLAN.of(named.role)
         shape = tuple(named.parameter.shape)
-        if not bool(torch.isfinite(named.parameter).all()):
-            raise ValueError(f"{named.name} holds NaN or infinity: the model's files are damaged.")
+        refuse_non_finite(named.name, named.parameter)
         if named.role == "linear":
             assert isinstance(plan.weight, Int8)
             weight: Storage = quantized(plan.weight, named.parameter, device)
@@ -237,9 +242,10 @@ class _QftMatmul(torch.autograd.Function):
         (inputs,) = ctx.saved_tensors
         layer: QftLinear = ctx.layer
         if ctx.version != layer.storage.codes._version:
-            raise ValueError(
-                f"{layer.trained.name} is used twice in one pass, and QFT has already updated it: "
-                "this architecture cannot be tuned with fused updates."
+            raise RequestError(
+                FIELD,
+                f"{layer.trained.name} is used twice in one pass, and QFT has already updated it.",
+                "Choose full, or another model.",
             )
         grad_output = grad_outputs[0]
         # With the weight of the forward pass, so before the update.
@@ -257,8 +263,10 @@ def _refuse_shared(model: nn.Module, taken: Sequence[TrainedWeight]) -> None:
     known = {id(one.weight.values) for one in taken if isinstance(one.weight, DenseStorage)}
     for name, parameter in model.named_parameters():
         if id(parameter) not in known:
-            raise ValueError(
-                f"{name} is shared by several layers: this architecture cannot be tuned with QFT."
+            raise RequestError(
+                FIELD,
+                f"{name} is shared by several layers: this architecture cannot be tuned with QFT.",
+                "Choose full, or another model.",
             )
 
 

@@ -48,6 +48,7 @@ def test_offline_reaches_every_engine(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "0")  # taken back afterwards, whatever main writes
     monkeypatch.setattr(app, "serve", lambda options, port: None)
     assert app.main(["--offline"]) == ExitCode.DONE
+    assert {os.environ[name] for name in app.OFFLINE} == {"1"}
 
 
 def test_gradio_inherits_no_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

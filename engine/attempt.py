@@ -8,7 +8,6 @@ from __future__ import annotations
 import faulthandler
 import os
 import platform
-import shutil
 import signal
 import sys
 import time
@@ -27,6 +26,7 @@ from engine.contract.events import EventWriter
 from engine.contract.identity import current_identity
 from engine.contract.run_dir import FORMAT, RunDir
 from engine.contract.status import EXIT_CODES, Status
+from engine.export import remove_export
 from engine.meter import MemorySampler
 from engine.methods.protocol import NonFiniteError
 from engine.model import choose_torch_device
@@ -90,7 +90,7 @@ class Attempt:
     def _stop(self, trainer: Trainer | None) -> None:
         if self._run.stop_request() == "discard":
             prune(self._run, self._number, keep=0)
-            shutil.rmtree(self._run.export, ignore_errors=True)
+            remove_export(self._run)
         elif trainer is not None:
             trainer.save()
             if trainer.progress.step:
@@ -155,12 +155,14 @@ class Attempt:
             "tokens_seen": progress.tokens_seen if progress else 0,
             "eval_loss_before": progress.eval_loss_before if progress else None,
             "eval_loss_after": trainer.eval_loss_last if trainer else None,
+            "eval_step": trainer.eval_step if trainer else None,
             "train_loss_last": trainer.train_loss_last if trainer else None,
             "forecast_bytes": prepared.forecast.tensor_bytes if prepared else None,
             "measured_peak_bytes": trainer.peak.peak_bytes if trainer else None,
             "tokens_per_s": round(progress.tokens_seen / seconds, 1)
             if progress and seconds
             else None,
+            "train_s": round(seconds, 2),
             "wall_s": round(time.monotonic() - self._started, 2),
             "error": error,
         }
@@ -194,6 +196,9 @@ def _claimed(run: RunDir) -> ExitCode:
         }
     )
     clean_up(run)
+    if number > 1:
+        # An export of an earlier stop would answer for a model that has moved on.
+        remove_export(run)
     with EventWriter(run.events_path, number) as events:
         return EXIT_CODES[Attempt(run, events, number).conduct()]
 

@@ -29,12 +29,18 @@ _STATE, _PROGRESS, _MANIFEST = "state.safetensors", "progress.json", "manifest.j
 
 @dataclass(frozen=True)
 class Progress:
-    """What the loop itself has to remember."""
+    """What the loop itself has to remember, over all attempts.
 
-    step: int
-    tokens_seen: int
-    elapsed_s: float
-    eval_loss_before: float | None
+    Attributes:
+        elapsed_s: Seconds of training, evaluation and saving.
+        peak_bytes: What the first steps needed, once they are measured.
+    """
+
+    step: int = 0
+    tokens_seen: int = 0
+    elapsed_s: float = 0.0
+    eval_loss_before: float | None = None
+    peak_bytes: int | None = None
 
 
 @dataclass(frozen=True)

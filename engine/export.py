@@ -27,9 +27,8 @@ def export_model(run: RunDir, loaded: LoadedModel, method: Method) -> Path:
     Raises:
         OSError: The disk is full or failing.
     """
-    for leftover in run.path.glob(".export-*"):  # of an engine that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
-    draft, old = (run.path / f".export-{age}-{os.getpid()}" for age in ("new", "old"))
+    _clean_up(run)
+    draft = run.path / f".export-new-{os.getpid()}"
     draft.mkdir()
     try:
         with disk_errors():
@@ -37,8 +36,7 @@ def export_model(run: RunDir, loaded: LoadedModel, method: Method) -> Path:
         for file in draft.iterdir():
             sync_file(file)
         sync_folder(draft)
-        if run.export.exists():
-            run.export.rename(old)  # at once: a half removed export must not look like one
+        old = _set_aside(run)
         draft.rename(run.export)
         sync_folder(run.path)
     except BaseException:
@@ -46,6 +44,24 @@ def export_model(run: RunDir, loaded: LoadedModel, method: Method) -> Path:
         raise
     shutil.rmtree(old, ignore_errors=True)
     return run.export
+
+
+def remove_export(run: RunDir) -> None:
+    """Remove `export/` if there is one."""
+    shutil.rmtree(_set_aside(run), ignore_errors=True)
+
+
+def _set_aside(run: RunDir) -> Path:
+    """At once, by a rename: a half removed export must not look like one."""
+    old = run.path / f".export-old-{os.getpid()}"
+    if run.export.exists():
+        run.export.rename(old)
+    return old
+
+
+def _clean_up(run: RunDir) -> None:
+    for leftover in run.path.glob(".export-*"):  # of an engine that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _write(folder: Path, loaded: LoadedModel, method: Method) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -66,6 +69,8 @@ class StepPeak:
         device: Where the steps run.
         alive: Gives the tensors that exist between two steps.
         report: Called once, with the bytes.
+        steps_done: Steps of the run before this attempt; after the first few nothing is measured.
+        peak_bytes: What an earlier attempt measured.
     """
 
     def __init__(
@@ -73,12 +78,14 @@ class StepPeak:
         device: torch.device,
         alive: Callable[[], Iterable[Tensor]],
         report: Callable[[int], None],
+        steps_done: int = 0,
+        peak_bytes: int | None = None,
     ) -> None:
         self._device = device
         self._alive = alive
         self._report = report
-        self._steps_left = MEASURED_STEPS
-        self.peak_bytes: int | None = None
+        self._steps_left = max(0, MEASURED_STEPS - steps_done)
+        self.peak_bytes = peak_bytes
 
     @contextmanager
     def around_step(self) -> Iterator[None]:
@@ -98,6 +105,15 @@ class StepPeak:
         self._steps_left -= 1
         if not self._steps_left:
             self._report(self.peak_bytes)
+
+
+def give_back_freed_memory() -> None:
+    """Return what loading freed to the system; glibc would keep it."""
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 class MemorySampler(threading.Thread):

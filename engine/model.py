@@ -10,7 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+)
 from transformers.utils import logging
 
 from engine.contract.errors import RequestError
@@ -22,6 +25,7 @@ from engine.contract.model_source import (
 )
 from engine.data.chat import DEFAULT_TEMPLATE
 from engine.hub import download
+from engine.memory.devices import choose_device
 
 _FORMATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Output goes to a log or a pipe, where a progress bar is noise.
@@ -145,7 +149,8 @@ def _causal_config(folder: Path) -> Any:
             f"this version of transformers cannot read {folder / 'config.json'}.",
             "Choose another model.",
         ) from error
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    reads_both_ways = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_decoder
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or reads_both_ways:
         raise RequestError(
             FIELD,
             f"{config.model_type} is no causal language model.",
@@ -161,7 +166,7 @@ def empty_model(folder: Path) -> nn.Module:
 
 
 def choose_torch_device(wish: str) -> torch.device:
-    """The device that `train.device` means to torch.
+    """The device that `train.device` means to torch: the one that the forecast speaks of.
 
     Raises:
         RequestError: This torch cannot use it.
@@ -173,7 +178,6 @@ def choose_torch_device(wish: str) -> torch.device:
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    kind, _, index = wish.partition(":")
-    if not available[kind] or (index and int(index) >= torch.cuda.device_count()):
+    if not available[wish.partition(":")[0]]:
         raise RequestError("train.device", f"this computer has no usable {wish}.", "Use auto.")
-    return torch.device(wish)
+    return torch.device(choose_device(wish).id if wish.startswith("cuda") else wish)

@@ -24,7 +24,7 @@ from engine.data.split import split_chats
 from engine.inspect_model import shape_of
 from engine.memory.devices import choose_device
 from engine.memory.estimate import Forecast, estimate
-from engine.meter import MEASURED_STEPS
+from engine.meter import MEASURED_STEPS, give_back_freed_memory
 from engine.methods import METHODS
 from engine.methods.protocol import Method
 from engine.model import LoadedModel, choose_torch_device, fetch_model, load_model
@@ -103,7 +103,7 @@ def prepare(run: RunDir, events: EventWriter) -> Prepared:
     training, evaluation = _examples(spec, loaded, dataset, events)
     events.emit("phase", phase="preparing")
     shape = shape_of(loaded.model, folder.name)
-    forecast = estimate(spec, shape, choose_device(_memory_of(device)), longest(training))
+    forecast = estimate(spec, shape, choose_device(str(device)), longest(training))
     _tell_forecast(forecast, events)
     if spec.train.activation_checkpointing is True:
         model: Any = loaded.model
@@ -111,6 +111,7 @@ def prepare(run: RunDir, events: EventWriter) -> Prepared:
     method = METHODS[spec.method.kind]()
     method.prepare(loaded.model, spec, device)
     loaded.model.train()
+    give_back_freed_memory()
     progress = _restore(run, method, events)
     prompts = _prompts(spec, dataset)
     return Prepared(spec, device, loaded, method, training, evaluation, prompts, progress, forecast)
@@ -119,10 +120,6 @@ def prepare(run: RunDir, events: EventWriter) -> Prepared:
 def longest(examples: Iterable[Example]) -> int:
     """Tokens in the longest example."""
     return max(len(example.tokens) for example in examples)
-
-
-def _memory_of(device: torch.device) -> str:
-    return str(device) if device.type == "cuda" and device.index is not None else device.type
 
 
 def _unchanged_dataset(spec: RunSpec) -> Dataset:
@@ -201,7 +198,7 @@ def _restore(run: RunDir, method: Method, events: EventWriter) -> Progress:
         events.emit("notice", message=f"The checkpoint {name} is set aside: {problem}.")
 
     found = restore_newest(run, tell)
-    progress = Progress(0, 0, 0.0, None)
+    progress = Progress()
     if found is not None:
         method.load_state_dict(found.state)
         progress = found.progress

@@ -1,4 +1,4 @@
-"""Checking a request before anything is created. No torch: this takes a moment, not seconds."""
+"""Checking a request before anything is created. Torch only for a model never seen before."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from engine.contract.errors import RequestError, RequestErrors, mistakes
 from engine.contract.model_source import ModelReference, check_model_folder, resolve_model
 from engine.contract.presets import resolve_presets
 from engine.contract.run_dir import RunDir, create_run
-from engine.contract.spec import RunSpec
+from engine.contract.spec import ModelSpec, RunSpec
 from engine.data.source import dataset_path, read_dataset
 from engine.hub import pin_revision
 from engine.memory.devices import choose_device
+from engine.shapes import find_shape
 
 T = TypeVar("T")
 
@@ -45,6 +46,8 @@ def complete(spec: RunSpec) -> RunSpec:
     absolute = source if source in sample_datasets() else str(dataset_path(source))
     data = spec.data.model_copy(update={"source": absolute, "sha256": dataset.sha256})
     pinned = spec.model_copy(update={"model": _pinned(spec, model), "data": data})
+    # An architecture that transformers lacks is found out here, not in the engine.
+    find_shape(model, pinned.model.revision)
     return resolve_presets(pinned, model)
 
 
@@ -63,7 +66,7 @@ def _checked_model(spec: RunSpec) -> ModelReference:
     return reference
 
 
-def _pinned(spec: RunSpec, reference: ModelReference) -> object:
+def _pinned(spec: RunSpec, reference: ModelReference) -> ModelSpec:
     if reference.hub_id is not None:
         revision = pin_revision(reference.hub_id, spec.model.revision)
         return spec.model.model_copy(update={"revision": revision})

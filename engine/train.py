@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
-from engine.checkpoint import Progress, save_checkpoint
+from engine.checkpoint import save_checkpoint
 from engine.contract.events import EventWriter
 from engine.contract.run_dir import RunDir
 from engine.evaluate import held_out_loss, sample_replies
@@ -49,7 +50,14 @@ class Trainer:
         self.progress = prepared.progress
         self.train_loss_last: float | None = None
         self.eval_loss_last: float | None = None
-        self.peak = StepPeak(prepared.device, prepared.live_tensors, self._measured)
+        self.eval_step: int | None = None
+        self.peak = StepPeak(
+            prepared.device,
+            prepared.live_tensors,
+            self._measured,
+            self.progress.step,
+            self.progress.peak_bytes,
+        )
         self.saved_step = prepared.progress.step
         self._started = time.monotonic() - prepared.progress.elapsed_s
 
@@ -79,11 +87,12 @@ class Trainer:
         with self.peak.around_step():
             report = prepared.method.step(batches, rate, step)
         tokens = sum(batch.num_tokens for batch in batches)
-        self.progress = Progress(
-            step,
-            self.progress.tokens_seen + tokens,
-            time.monotonic() - self._started,
-            self.progress.eval_loss_before,
+        self.progress = replace(
+            self.progress,
+            step=step,
+            tokens_seen=self.progress.tokens_seen + tokens,
+            elapsed_s=time.monotonic() - self._started,
+            peak_bytes=self.peak.peak_bytes,
         )
         self._tell_step(step, report, rate, tokens, time.perf_counter() - started)
 
@@ -132,10 +141,9 @@ class Trainer:
 
     def _tell_evaluation(self, step: int, loss_nats: float, count: int) -> None:
         loss = loss_nats / count
-        self.eval_loss_last = loss
+        self.eval_loss_last, self.eval_step = loss, step
         if step == 0:
-            progress = self.progress
-            self.progress = Progress(progress.step, progress.tokens_seen, progress.elapsed_s, loss)
+            self.progress = replace(self.progress, eval_loss_before=loss)
         self.events.emit("eval", step=step, loss_nats=loss, num_target_tokens=count)
 
     def save(self) -> None:

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +31,7 @@ def launch(document: dict[str, Any], runs: Path, name: str | None) -> str:
     Raises:
         RequestErrors: The engine refused; nothing was created.
     """
-    with tempfile.TemporaryDirectory(prefix="qft-spec-") as folder:
-        spec = Path(folder) / "spec.json"
-        spec.write_text(json.dumps(document), encoding="utf-8")
+    with _spec_file(document) as spec:
         named = ["--name", name] if name else []
         answer = _run("launch", str(spec), "--runs", str(runs), *named)
     return Path(str(answer["run"])).name
@@ -53,6 +53,24 @@ def inspect(folder: Path) -> dict[str, Any]:
         RequestErrors: The model cannot be used.
     """
     return _run("inspect", str(folder))
+
+
+def estimate(document: dict[str, Any]) -> dict[str, Any]:
+    """What a spec needs, and what its data is, as the engine finds it.
+
+    Raises:
+        RequestErrors: The engine would refuse the spec.
+    """
+    with _spec_file(document) as spec:
+        return _run("estimate", str(spec))
+
+
+@contextmanager
+def _spec_file(document: dict[str, Any]) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="qft-spec-") as folder:
+        spec = Path(folder) / "spec.json"
+        spec.write_text(json.dumps(document), encoding="utf-8")
+        yield spec
 
 
 def _run(*arguments: str) -> dict[str, Any]:

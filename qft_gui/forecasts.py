@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import BaseModel
+
 from engine.contract.bundled import sample_datasets
 from engine.contract.errors import RequestError, RequestErrors, mistakes
 from engine.contract.model_source import ModelReference, check_model_folder, resolve_model
@@ -23,6 +25,14 @@ from qft_gui import engine_commands
 T = TypeVar("T")
 
 
+class DataFacts(BaseModel):
+    """What the engine found in a file of chats: usable rows, rows left out, how they are written."""
+
+    rows: int
+    refused: int
+    format: str
+
+
 @dataclass(frozen=True)
 class Report:
     """What can be said before a run. `forecasts` is empty while the model's shape is unknown."""
@@ -35,6 +45,8 @@ class Report:
     forecasts: dict[MethodKind, Forecast] | None = None
     errors: tuple[RequestError, ...] = ()
     is_reading: bool = False
+    data: DataFacts | None = None
+    is_reading_data: bool = False
 
     @property
     def chosen(self) -> Forecast | None:
@@ -84,11 +96,61 @@ class ShapeReader:
             self._answers[key] = answer
 
 
+class FileReader:
+    """Asks the engine what is in files of chats, in the background, once per state of a file."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._answers: dict[str, DataFacts | RequestErrors | None] = {}
+        self._reading: set[str] = set()
+
+    def facts(self, file: Path) -> tuple[DataFacts | None, bool]:
+        """What the file holds, None while that is unknown; and whether it is being read.
+
+        Raises:
+            RequestErrors: The engine cannot use the file.
+        """
+        try:
+            state = file.stat()
+        except OSError:
+            return None, False
+        key = f"{file}:{state.st_size}:{state.st_mtime_ns}"
+        with self._lock:
+            if key not in self._answers:
+                self._answers[key] = None
+                self._reading.add(key)
+                threading.Thread(
+                    target=self._read, args=(key, file), name="read-data", daemon=True
+                ).start()
+            answer, is_reading = self._answers[key], key in self._reading
+        if isinstance(answer, RequestErrors):
+            raise answer
+        return answer, is_reading
+
+    def _read(self, key: str, file: Path) -> None:
+        document = {"model": {"source": "starter"}, "data": {"source": str(file)}}
+        answer: DataFacts | RequestErrors | None = None
+        try:
+            found = engine_commands.estimate({**document, "method": {"kind": "qft"}})
+            answer = DataFacts.model_validate(found.get("data"))
+        except RequestErrors as error:
+            # Only the file is asked about; what else may be in the way is found elsewhere.
+            of_file = [one for one in error.errors if one.field.startswith("data")]
+            answer = RequestErrors(of_file) if of_file else None
+        except ValueError:
+            pass  # an engine that does not tell: the run will
+        finally:
+            with self._lock:
+                self._answers[key] = answer
+                self._reading.discard(key)
+
+
 class Forecasts:
     """Turns the settings of the Setup page into a report. Never raises for what a person types."""
 
     def __init__(self) -> None:
         self._shapes = ShapeReader()
+        self._files = FileReader()
 
     def report(self, document: dict[str, Any]) -> Report:
         """What this request needs, by method, or what is wrong with it.
@@ -101,9 +163,18 @@ class Forecasts:
         spec = _collect(found, lambda: validate_spec(document))
         model = _collect(found, lambda: resolve_model(document["model"]["source"]))
         device = _collect(found, lambda: choose_device(document["train"].get("device", "auto")))
-        _collect(found, lambda: _check_data(document["data"]["source"]))
+        read = _collect(found, lambda: self._data(document["data"]["source"]))
+        data, is_reading_data = read or (None, False)
         shape = _collect(found, lambda: self._shape(model)) if model else None
-        known = Report(kind, model=model, shape=shape, device=device, errors=tuple(found))
+        known = Report(
+            kind,
+            model=model,
+            shape=shape,
+            device=device,
+            errors=tuple(found),
+            data=data,
+            is_reading_data=is_reading_data,
+        )
         if found or spec is None or model is None or device is None:
             return known
         known = replace(known, spec=resolve_presets(spec, model))
@@ -115,6 +186,16 @@ class Forecasts:
             if wish is not None:
                 forecasts[other] = estimate(wish, shape, device)
         return replace(known, forecasts=forecasts)
+
+    def _data(self, source: str) -> tuple[DataFacts | None, bool]:
+        if source in sample_datasets():
+            return None, False
+        file = Path(source).expanduser()
+        if not file.is_file():
+            raise RequestError(
+                "data.source", "there is no such file.", "Type its whole path, or upload it."
+            )
+        return self._files.facts(file)
 
     def _shape(self, model: ModelReference) -> ModelShape | None:
         if model.kind in ("starter", "catalogue"):
@@ -142,12 +223,3 @@ def _for_method(
         return resolve_presets(validate_spec({**document, "method": method}), model)
     except (RequestError, RequestErrors):
         return None
-
-
-def _check_data(source: str) -> None:
-    if source in sample_datasets():
-        return
-    if not Path(source).expanduser().is_file():
-        raise RequestError(
-            "data.source", "there is no such file.", "Type its whole path, or upload it."
-        )

@@ -9,7 +9,7 @@ from engine.contract.errors import RequestError
 from engine.contract.presets import resolve_presets
 from engine.contract.spec import MethodKind
 from qft_gui.forecasts import Forecasts, Report
-from qft_gui.form import LABELS, OTHER, Form, early_mistakes, place_of
+from qft_gui.form import LABELS, OTHER, Form, early_mistakes, field_names, place_of
 from qft_gui.fragments import render
 from qft_gui.view import setup as view
 from qft_gui.view.numbers import learning_rate
@@ -20,7 +20,7 @@ class Frames:
     """HTML by place, and the state of the inputs.
 
     Attributes:
-        waits: Why Start waits; empty when it does not.
+        waits: Why Start waits, a sentence for every reason; empty when it does not.
         wrong: Sentences by field.
         looks: Properties of inputs that follow from the other inputs.
     """
@@ -32,7 +32,7 @@ class Frames:
     fit: str
     dock: str
     command: str
-    waits: str
+    waits: tuple[str, ...]
     is_reading: bool
     wrong: dict[str, str]
     looks: dict[str, dict[str, Any]]
@@ -51,9 +51,9 @@ def setup_frames(
     wrong = early_mistakes(form)
     report = forecasts.report(form.document())
     wrong |= {**_by_field(report.errors, form), **wrong}
-    waits = _start_waits(report, wrong)
+    waits = _start_waits(report, wrong, form)
     refusals = _by_field(refused, form)
-    said = waits or _first(refusals) or _first_sentence(refused)
+    said = waits or _sentences(refused, refusals, form)
     fit = {
         **view.fit_card(report),
         "waits": said,
@@ -62,13 +62,13 @@ def setup_frames(
     return Frames(
         kind=form.kind,
         model=render("model_facts", **view.model_facts(report)),
-        data=render("data_facts", **view.data_facts(form.data_source)),
+        data=render("data_facts", **view.data_facts(form.data_source, report)),
         methods=render("method_table", **view.method_table(report)),
         fit=render("fit_card", **fit),
         dock=render("dock", **fit),
         command=render("command", **view.command(form.document(), form.run_name)),
         waits=waits,
-        is_reading=report.is_reading,
+        is_reading=report.is_reading or report.is_reading_data,
         wrong=wrong | refusals,
         looks={
             "model_path": {"visible": form.model == OTHER},
@@ -85,19 +85,22 @@ def _by_field(errors: tuple[RequestError, ...], form: Form) -> dict[str, str]:
     return {place: text for place, text in places if place is not None}
 
 
-def _start_waits(report: Report, wrong: dict[str, str]) -> str:
-    """Why Start waits, in one sentence that names the field; empty when it does not."""
-    if wrong:
-        return _first(wrong)
-    return "The model is being read." if report.is_reading else _first_sentence(report.errors)
+def _start_waits(report: Report, wrong: dict[str, str], form: Form) -> tuple[str, ...]:
+    """Why Start waits: a sentence for every mistake, naming its field; empty when it does not."""
+    if wrong or report.errors:
+        return _sentences(report.errors, wrong, form)
+    if report.is_reading:
+        return ("The model is being read.",)
+    return ("The file is being read.",) if report.is_reading_data else ()
 
 
-def _first(wrong: dict[str, str]) -> str:
-    return next((f"{LABELS[field]}: {text}" for field, text in wrong.items()), "")
-
-
-def _first_sentence(errors: tuple[RequestError, ...]) -> str:
-    return view.sentence(errors[0]) if errors else ""
+def _sentences(
+    errors: tuple[RequestError, ...], by_field: dict[str, str], form: Form
+) -> tuple[str, ...]:
+    """Every mistake once, in the order of the page; last what belongs to no field."""
+    placed = [f"{LABELS[name]}: {by_field[name]}" for name in field_names() if name in by_field]
+    homeless = [view.sentence(error) for error in errors if place_of(error, form) is None]
+    return (*placed, *homeless)
 
 
 def _preset_rate(report: Report) -> str:

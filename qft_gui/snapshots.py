@@ -28,11 +28,19 @@ class Snapshot:
     result: dict[str, Any] | None
     created: float
     has_export: bool
+    attempt: int = 1
+    notice: str = ""
 
     @property
     def is_over(self) -> bool:
         """Whether no engine works on it any more."""
         return self.status.status in TERMINAL
+
+    @property
+    def is_resuming(self) -> bool:
+        """Whether this attempt goes on after an earlier one and has done no step yet."""
+        last = self.history.steps.get(self.history.last_step)
+        return not self.is_over and last is not None and last.get("attempt", 1) < self.attempt
 
     @property
     def is_resumable(self) -> bool:
@@ -73,6 +81,7 @@ class Follower:
             result=run.result,
             created=run.spec_path.stat().st_mtime,
             has_export=run.export.is_dir() and any(run.export.iterdir()),
+            attempt=run.attempt(),
         )
 
     def _catch_up(self) -> None:

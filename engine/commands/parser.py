@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 from engine.commands.output import print_mistakes
 from engine.contract.errors import ExitCode, RequestError, RequestErrors, mistakes
@@ -29,18 +30,47 @@ _COMMANDS = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake on the command line as any other mistake, instead of printing a usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments.
+
+        Raises:
+            RequestErrors: Always; one mistake for each argument that is missing.
+        """
+        help_for_all = f"`{self.prog} --help` shows what it takes."
+        listed, _, names = message.partition(" are required: ")
+        if names and listed == "the following arguments":
+            raise RequestErrors(
+                [RequestError(name, "it is missing.", help_for_all) for name in names.split(", ")]
+            )
+        place, _, cause = message.removeprefix("argument ").partition(": ")
+        if not message.startswith("argument "):
+            raise RequestErrors([RequestError("arguments", f"{message}.", help_for_all)])
+        kind, _, value = cause.partition(" value: ")
+        if kind in _NUMBERS:
+            cause = f"it is no number: {value}"
+        advice = _NUMBERS.get(kind, help_for_all)
+        raise RequestErrors([RequestError(place, f"{cause}.", advice)])
+
+
+# argparse's words for what did not become a number, and the way out.
+_NUMBERS = {"invalid int": "Use a whole number.", "invalid float": "Use a number."}
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code. Modules are imported only when needed."""
     os.environ.update(engine_environment())
     _speak_utf8()
-    options = build_parser().parse_args(arguments)
-    command = getattr(import_module(_COMMANDS[options.command]), f"{options.command}_command")
     try:
+        options = build_parser().parse_args(arguments)
+        command = getattr(import_module(_COMMANDS[options.command]), f"{options.command}_command")
         code = int(command(options))
         sys.stdout.flush()
         return code
     except (RequestError, RequestErrors) as error:
-        print_mistakes(mistakes(error), as_json=getattr(options, "json", False))
+        print_mistakes(mistakes(error), as_json="--json" in arguments)
         return ExitCode.BAD_REQUEST
     except KeyboardInterrupt:
         return ExitCode.STOPPED
@@ -58,10 +88,13 @@ def _speak_utf8() -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """All commands and their options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m engine", description="Tune every weight of a language model."
+    # No abbreviations: `--json` must be seen even where the rest cannot be understood.
+    parser = Parser(
+        prog="python -m engine",
+        description="Tune every weight of a language model.",
+        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run_commands(commands)
@@ -73,7 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
 Commands = argparse._SubParsersAction  # pyright: ignore[reportPrivateUsage]
 
 
-def _add_run_commands(commands: Commands[argparse.ArgumentParser]) -> None:
+def _add_run_commands(commands: Commands[Parser]) -> None:
     for name, words in (
         ("run", "train in the foreground; the last line is the run folder"),
         ("launch", "train in the background; prints the run folder"),
@@ -92,18 +125,18 @@ def _add_run_commands(commands: Commands[argparse.ArgumentParser]) -> None:
         _add_json(command)
 
 
-def _add_report_commands(commands: Commands[argparse.ArgumentParser]) -> None:
+def _add_report_commands(commands: Commands[Parser]) -> None:
     status = commands.add_parser("status", help="how a run is doing")
     status.add_argument("run", metavar="RUN", help="run folder or its name")
     every = commands.add_parser("list", help="all runs, newest first")
-    schema = commands.add_parser("schema", help="the spec as JSON Schema")
-    del schema
     for command in (status, every):
         _add_runs(command)
+    schema = commands.add_parser("schema", help="the spec as JSON Schema")
+    for command in (status, every, schema):
         _add_json(command)
 
 
-def _add_model_commands(commands: Commands[argparse.ArgumentParser]) -> None:
+def _add_model_commands(commands: Commands[Parser]) -> None:
     estimate = commands.add_parser("estimate", help="what a run will need, before it starts")
     estimate.add_argument("spec", metavar="SPEC", type=Path, help="YAML or JSON file")
     estimate.add_argument("--gpu-gib", type=float, metavar="N", help="compare with N GiB free")

@@ -6,6 +6,8 @@ import signal
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -28,6 +30,7 @@ from engine.contract.status import (
 from engine.request import create_checked_run
 
 _POLL_S = 0.2
+_STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
 def launch_command(options: Namespace) -> ExitCode:
@@ -41,17 +44,17 @@ def launch_command(options: Namespace) -> ExitCode:
 def run_command(options: Namespace) -> ExitCode:
     """Start, and stay until it ends. Ctrl-C asks it to stop and keep a checkpoint."""
     run = create_checked_run(read_spec(options.spec), options.runs, options.name)
-    _stop_on_signal(run)
-    launch(run)
-    code = follow(run)
-    _print_run(run, options)
-    return code
+    try:
+        return launch_and_follow(run)
+    finally:
+        # After a second Ctrl-C as well: the engine goes on, and this is where.
+        _print_run(run, options)
 
 
 def resume_command(options: Namespace) -> ExitCode:
     """Make a new attempt in the same folder."""
     run = find_run(options.run, options.runs)
-    status = derive_status(run)
+    status = read_status(run).status
     # A queued run has nobody who would start it: its launcher was killed.
     if status not in RESUMABLE and status != "queued":
         advice = "It is done." if status == "finished" else "Stop it first, or wait."
@@ -66,7 +69,7 @@ def resume_command(options: Namespace) -> ExitCode:
 def stop_command(options: Namespace) -> ExitCode:
     """Ask the engine to stop; it does so after the step that is going on."""
     run = find_run(options.run, options.runs)
-    status = derive_status(run)
+    status = read_status(run).status
     if status in TERMINAL:
         raise RequestError("run", f"{run.name} is {status} already.", "Nothing was changed.")
     run.request_stop(discard=options.discard)
@@ -81,9 +84,18 @@ def _print_run(run: RunDir, options: Namespace) -> None:
         print(run.path)
 
 
-def follow(run: RunDir) -> ExitCode:
-    """Show progress until the run ends; returns what it ended with."""
-    _stop_on_signal(run)
+def launch_and_follow(run: RunDir) -> ExitCode:
+    """Start a run and show its progress until it ends; returns what it ended with.
+
+    Raises:
+        KeyboardInterrupt: At the second Ctrl-C; the engine stops by itself.
+    """
+    with _stopping_on_signal(run):
+        launch(run)
+        return _follow(run)
+
+
+def _follow(run: RunDir) -> ExitCode:
     reader = EventReader(run.events_path)
     with tqdm(unit="step", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
         while True:
@@ -101,7 +113,8 @@ def follow(run: RunDir) -> ExitCode:
     return EXIT_CODES[status]
 
 
-def _stop_on_signal(run: RunDir) -> None:
+@contextmanager
+def _stopping_on_signal(run: RunDir) -> Iterator[None]:
     def ask(number: int, frame: FrameType | None) -> None:
         del number, frame
         if run.stop_request() is not None:
@@ -109,9 +122,13 @@ def _stop_on_signal(run: RunDir) -> None:
         run.request_stop()
         print("\nStopping after this step; again to leave it to itself.", file=sys.stderr)
 
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), ask)
+    numbers = [getattr(signal, name) for name in _STOP_SIGNALS if hasattr(signal, name)]
+    before = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _show(event: dict[str, Any], bar: Any) -> None:

@@ -28,6 +28,8 @@ def engine_environment() -> dict[str, str]:
         "PYTHONUTF8": "1",
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        # NVML counts GPUs by their place on the bus; so must CUDA.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         # Waiting threads that spin slow a busy computer down many times over.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(PROJECT), *filter(None, paths)])),

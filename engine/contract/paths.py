@@ -6,7 +6,9 @@ from pathlib import Path
 
 
 def typed_path(text: str) -> Path:
-    """The path that a person means, `~` included."""
+    """The path that a person means, `~` included, and without the quotes that Windows copies."""
+    if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1]
     path = Path(text)
     try:
         return path.expanduser()

@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 import pynvml
 
 from engine.contract.errors import RequestError
+
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,10 @@ def choose_device(wish: str) -> Device:
     """The device that `train.device` means; `auto` takes the GPU with the most free memory.
 
     Raises:
-        RequestError: That GPU is not there.
+        RequestError: That device is not there.
     """
+    if wish == "mps" and sys.platform != "darwin":
+        raise RequestError("train.device", "mps is for Apple computers.", "Use auto or cpu.")
     gpus = list_gpus()
     if wish in ("cpu", "mps") or (wish == "auto" and not gpus):
         return this_computer()
@@ -48,48 +53,75 @@ def choose_device(wish: str) -> Device:
 
 
 def list_gpus() -> list[Device]:
-    """NVIDIA GPUs that CUDA programs may see; empty without a driver."""
+    """NVIDIA GPUs that CUDA programs may see, in CUDA's order; empty without a driver.
+
+    The engine's environment sets CUDA's order to that of the bus, which is NVML's.
+    """
     try:
         pynvml.nvmlInit()
-        count = pynvml.nvmlDeviceGetCount()
-        return [_gpu(index) for index in range(count) if _is_visible(index)]
+        handles = [
+            pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())
+        ]
+        names = [[str(i), _text(pynvml.nvmlDeviceGetUUID(h))] for i, h in enumerate(handles)]
+        visible = visible_indices(os.environ.get("CUDA_VISIBLE_DEVICES"), names)
+        return [_gpu(ordinal, handles[index]) for ordinal, index in enumerate(visible)]
     except pynvml.NVMLError:
         return []
 
 
-def _gpu(index: int) -> Device:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+def visible_indices(setting: str | None, names: list[list[str]]) -> list[int]:
+    """Which GPUs CUDA shows, in its order: all, or those listed up to the first unknown one.
+
+    Args:
+        setting: The value of CUDA_VISIBLE_DEVICES, or None if it is not set.
+        names: Of each GPU its index and its UUID; the setting may name a UUID's beginning.
+
+    >>> visible_indices("1,0", [["0", "GPU-aa"], ["1", "GPU-bb"]])
+    [1, 0]
+    >>> visible_indices("GPU-b,7,0", [["0", "GPU-aa"], ["1", "GPU-bb"]])
+    [1]
+    """
+    if setting is None:
+        return list(range(len(names)))
+    found: list[int] = []
+    for wish in filter(None, (part.strip() for part in setting.split(","))):
+        matches = [i for i, (index, uuid) in enumerate(names) if _names(wish, index, uuid)]
+        if len(matches) != 1:
+            break
+        found.extend(matches)
+    return found
+
+
+def _names(wish: str, index: str, uuid: str) -> bool:
+    return wish == index or (wish.startswith("GPU-") and uuid.startswith(wish))
+
+
+def _gpu(ordinal: int, handle: Any) -> Device:
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    name = pynvml.nvmlDeviceGetName(handle)
-    text = name.decode() if isinstance(name, bytes) else str(name)
-    return Device(
-        f"cuda:{index}",
-        "cuda",
-        text.removeprefix("NVIDIA "),
-        int(memory.total),
-        int(memory.free),
-    )
+    name = _text(pynvml.nvmlDeviceGetName(handle)).removeprefix("NVIDIA ")
+    return Device(f"cuda:{ordinal}", "cuda", name, int(memory.total), int(memory.free))
 
 
-def _is_visible(index: int) -> bool:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible is None or str(index) in visible.split(",")
+def _text(value: str | bytes) -> str:
+    """Older drivers answer in bytes."""
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def this_computer() -> Device:
     """Main memory, within the limit that a container may set."""
     memory = psutil.virtual_memory()
+    limit = _cgroup_bytes("memory.max")
+    used = _cgroup_bytes("memory.current")
     total, free = memory.total, memory.available
-    limit = _container_limit()
-    if limit is not None and limit < total:
-        used = total - free
-        total, free = limit, max(0, limit - used)
+    if limit is not None and used is not None and limit < total:
+        total, free = limit, min(free, max(0, limit - used))
     return Device("cpu", "cpu", f"{os.cpu_count() or 1} CPU cores", total, free)
 
 
-def _container_limit() -> int | None:
+def _cgroup_bytes(name: str) -> int | None:
+    """A number of this container's; None outside one, or where there is no limit."""
     try:
-        text = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        text = (_CGROUP / name).read_text(encoding="ascii").strip()
     except OSError:
         return None
     return int(text) if text.isdigit() else None

@@ -17,6 +17,7 @@ from qft_gui.pages.setup_layout import SetupLayout
 from qft_gui.service import Service
 from qft_gui.setup_frames import Frames, setup_frames
 from qft_gui.uploads import keep_upload
+from qft_gui.view.setup import sentence
 
 
 def build(service: Service, forecasts: Forecasts, navigation: Navigation) -> None:
@@ -62,7 +63,7 @@ class _Desk:
         try:
             kept = keep_upload(self._service.runs, Path(file))
         except RequestError as error:
-            return OTHER, gr.Textbox(info=error.message, visible=True)
+            return OTHER, gr.Textbox(info=sentence(error), visible=True)
         return OTHER, gr.Textbox(value=str(kept), visible=True)
 
     def begin(self, old: dict[str, str], *values: Any) -> list[Any]:

@@ -109,11 +109,11 @@ def fine_inputs() -> Inputs:
 
 
 def _count(name: str) -> gr.Number:
-    # No minimum: Gradio would answer with a toast, and the spec has a sentence for the field.
+    # No minimum and no precision: Gradio would answer with a toast or round in silence, and the
+    # spec has a sentence for the field.
     return gr.Number(
         getattr(DEFAULT, name),
         label=LABELS[name],
         info=HELP[name],
-        precision=0,
         min_width=140,
     )

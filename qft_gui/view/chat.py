@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qft_gui.chat_room import Answer, Proof, Reply, Side
-from qft_gui.view.numbers import rate
+from qft_gui.view.numbers import rate, wait
 from qft_gui.view.status import Mark
 
 SIDE_NAMES: dict[Side, str] = {"base": "Original", "tuned": "Tuned"}
@@ -37,7 +37,7 @@ def _speed(reply: Reply | None) -> str:
     speed = f"{rate(reply.num_tokens / reply.seconds)} tokens/s"
     if reply.first_token_s is None:
         return speed
-    return f"{speed} · first word after {reply.first_token_s:.2f} s"
+    return f"{speed} · first word after {wait(reply.first_token_s)}"
 
 
 def loading_line(seconds: int) -> str:

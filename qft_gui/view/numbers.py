@@ -37,10 +37,10 @@ def span(low: float, high: float) -> str:
 def parameters(number: int) -> str:
     """A model's size in words.
 
-    >>> parameters(4_022_468_096), parameters(5_240_000)
-    ('4.02 billion', '5.24 million')
+    >>> parameters(4_022_468_096), parameters(5_240_000), parameters(999_885_952)
+    ('4.02 billion', '5.24 million', '1 billion')
     """
-    if number >= 1_000_000_000:
+    if number >= 999_500_000:  # three digits of a million would round to 1,000
         return f"{number / 1e9:.3g} billion"
     if number >= 1_000_000:
         return f"{number / 1e6:.3g} million"
@@ -61,6 +61,15 @@ def duration(seconds: float | None) -> str:
     if minutes < 60:
         return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def wait(seconds: float) -> str:
+    """A short wait, in milliseconds below a second.
+
+    >>> wait(0.0123), wait(0.25), wait(1.52)
+    ('12 ms', '250 ms', '1.5 s')
+    """
+    return f"{seconds:.1f} s" if seconds >= 0.9995 else f"{max(1, round(1000 * seconds))} ms"
 
 
 def loss(value: float | None) -> str:

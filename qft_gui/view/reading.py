@@ -42,6 +42,9 @@ def read_curve(snapshot: Snapshot) -> Reading:
     history, status = snapshot.history, snapshot.status.status
     if not history.steps:
         return Reading(_before_the_first_step(status, history.phase), "")
+    if snapshot.is_resuming and status != "stopping":
+        # What is after the last checkpoint is done again; the log may not have said so yet.
+        return Reading(f"Resuming after step {max(history.checkpoints, default=history.last_step)}.", "")
     stuck = _stuck(history)
     if stuck and status in ("running", "finished"):
         return stuck
@@ -52,7 +55,7 @@ def read_curve(snapshot: Snapshot) -> Reading:
     done = f"step {history.last_step}" + (f" of {history.num_steps}" if history.num_steps else "")
     return {
         "finished": Reading(f"Finished. {plain}", "" if advice.startswith("The last") else advice),
-        "stopped": Reading(f"Stopped at {done}. {plain}", ""),
+        "stopped": Reading(f"Stopped at {done}. {plain}", _measured_at(history)),
         "saving": Reading(f"Saving. {plain}", ""),
         "stopping": Reading(f"Stopping after {done}.", "What it learned so far is being kept."),
     }.get(status, Reading(f"It ended at {done}.", ""))
@@ -65,6 +68,17 @@ def held_out(history: RunHistory) -> list[Held]:
         for step, event in sorted(history.evals.items())
         if event.get("loss_nats") is not None
     ]
+
+
+def held_out_lag(history: RunHistory) -> int | None:
+    """The step of the last held-out measurement, where training went on after it."""
+    held = held_out(history)
+    return held[-1].step if held and held[-1].step < history.last_step else None
+
+
+def _measured_at(history: RunHistory) -> str:
+    step = held_out_lag(history)
+    return f"Its held-out loss was last measured at step {step}." if step else ""
 
 
 def _before_the_first_step(status: Status, phase: str) -> str:

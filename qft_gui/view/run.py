@@ -8,7 +8,7 @@ from typing import Any
 
 from qft_gui.snapshots import Snapshot
 from qft_gui.view.numbers import MISSING, duration, gib, loss, off_by, rate
-from qft_gui.view.reading import held_out, read_curve
+from qft_gui.view.reading import held_out, held_out_lag, read_curve
 from qft_gui.view.setup import METHOD_NAMES
 from qft_gui.view.status import STATUS_MARKS
 
@@ -20,6 +20,7 @@ def run_head(snapshot: Snapshot) -> dict[str, Any]:
     status, history = snapshot.status, snapshot.history
     steps = status.steps
     reading = read_curve(snapshot)
+    newest = str(history.notices[-1].get("message", "")) if history.notices else ""
     return {
         "mark": STATUS_MARKS[status.status],
         "about": about(snapshot),
@@ -27,7 +28,7 @@ def run_head(snapshot: Snapshot) -> dict[str, Any]:
         "advice": reading.advice,
         "percent": round(100 * status.step / steps) if steps else 0,
         "facts": [fact for fact in _facts(snapshot) if fact is not None],
-        "notice": str(history.notices[-1].get("message", "")) if history.notices else "",
+        "notice": snapshot.notice or newest,
     }
 
 
@@ -65,10 +66,9 @@ def _facts(snapshot: Snapshot) -> list[Fact | None]:
     speed = _mean(recent, "tokens_per_s")
     facts: list[Fact | None] = [_fact("Step", f"{status.step:,}", of_steps)]
     if over:
-        facts.append(
-            _fact("Took", duration(result.get("wall_s"))) if result.get("wall_s") else None
-        )
-    else:
+        took = result.get("train_s") or result.get("wall_s")
+        facts.append(_fact("Took", duration(took)) if took else None)
+    elif not snapshot.is_resuming:
         facts.append(_fact("Time left", duration(status.eta_s)))
     facts.append(_fact("Speed", rate(speed), "tokens/s"))
     facts.append(_held_out_fact(snapshot))
@@ -85,6 +85,9 @@ def _held_out_fact(snapshot: Snapshot) -> Fact:
     if not held:
         return _fact("Held-out loss", MISSING)
     was = f"was {loss(held[0].loss)}" if len(held) > 1 else "before training"
+    lag = held_out_lag(snapshot.history) if snapshot.is_over and len(held) > 1 else None
+    if lag is not None:
+        was = f"at step {lag}, {was}"
     return _fact("Held-out loss", loss(held[-1].loss), was)
 
 

@@ -25,6 +25,8 @@ def _row(snapshot: Snapshot) -> dict[str, Any]:
     measured = result.get("measured_peak_bytes")
     held = held_out(snapshot.history)
     losses = [point.smooth for point in snapshot.curves.steps if point.smooth is not None]
+    was = loss(held[0].loss) if len(held) > 1 else ""
+    now = loss(held[-1].loss) if held else MISSING
     return {
         "name": snapshot.name,
         "about": about(snapshot),
@@ -33,12 +35,23 @@ def _row(snapshot: Snapshot) -> dict[str, Any]:
         "spark_words": f"loss from {loss(losses[0])} to {loss(losses[-1])}"
         if losses
         else "no loss yet",
-        "was": loss(held[0].loss) if len(held) > 1 else "",
-        "now": loss(held[-1].loss) if held else MISSING,
+        "was": was,
+        "now": now,
         "forecast": gib(forecast),
         "measured": gib(measured),
         "off": off_by(forecast, measured),
+        "summary": _summary(was, now, forecast, measured),
     }
+
+
+def _summary(was: str, now: str, forecast: float | None, measured: float | None) -> str:
+    """The columns that a phone has no room for, on one line."""
+    parts = [f"Held-out loss {f'{was} → ' if was else ''}{now}"]
+    if forecast:
+        parts.append(f"forecast {gib(forecast)} GiB")
+    if measured:
+        parts.append(f"measured {gib(measured)} ({off_by(forecast, measured)})")
+    return " · ".join(parts)
 
 
 def spark(losses: Sequence[float]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -11,7 +12,7 @@ from engine.contract.errors import RequestError
 from engine.contract.spec import METHOD_KINDS, MethodKind
 from engine.memory.devices import Device
 from engine.memory.estimate import MODELLED, Forecast, Term
-from qft_gui.forecasts import Report
+from qft_gui.forecasts import DataFacts, Report
 from qft_gui.view.numbers import MISSING, duration, gib, learning_rate, parameters, span
 from qft_gui.view.status import VERDICT_MARKS, WAITING, verdict_mark
 
@@ -32,6 +33,7 @@ TERM_NAMES: dict[Term, str] = {
     "transient": "Short-lived",
     "runtime": "Python and PyTorch",
 }
+_PLAIN_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?[,:]?(?:\s|$)")
 AXIS_ROOM = 1.45
 FAR_SHARE = 0.2
 
@@ -126,9 +128,17 @@ def fit_card(report: Report) -> dict[str, Any]:
 
 
 def sentence(error: RequestError) -> str:
-    """A mistake as a person reads it: capital first, cause, way out."""
+    """A mistake as a person reads it: capital first, cause, way out.
+
+    A name, a path or a hub id at the start keeps its spelling.
+
+    >>> sentence(RequestError("steps", "must be at least 1.", "Try 60."))
+    'Must be at least 1. Try 60.'
+    >>> sentence(RequestError("model.source", "meta-llama/Llama-2-7b-hf is not on this computer."))
+    'meta-llama/Llama-2-7b-hf is not on this computer.'
+    """
     text = f"{error.message} {error.advice}".strip()
-    return text[:1].upper() + text[1:]
+    return text[:1].upper() + text[1:] if _PLAIN_WORD.match(text) else text
 
 
 def shown_terms(forecast: Forecast) -> dict[Term, int]:
@@ -209,16 +219,28 @@ def model_facts(report: Report) -> dict[str, Any]:
     }
 
 
-def data_facts(source: str) -> dict[str, Any]:
-    """What a bundled sample holds; nothing yet for a file of one's own."""
+def data_facts(source: str, report: Report) -> dict[str, Any]:
+    """What a bundled sample holds, or what the engine found in a file of one's own."""
     sample = sample_datasets().get(source)
     if sample is None:
-        return {"known": False}
+        return _file_facts(report.data) | {"is_reading": report.is_reading_data}
     return {
         "known": True,
         "rows": f"{sample.rows:,}",
         "heldout": f"{sample.heldout_rows:,}",
         "note": sample.description,
+    }
+
+
+def _file_facts(data: DataFacts | None) -> dict[str, Any]:
+    if data is None:
+        return {"known": False}
+    left = f"{data.refused:,} rows are left out: they hold no chat." if data.refused != 1 else ""
+    return {
+        "known": True,
+        "rows": f"{data.rows:,}",
+        "format": data.format,
+        "note": (left or "1 row is left out: it holds no chat.") if data.refused else "",
     }
 
 

@@ -15,14 +15,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from engine.commands.runs import follow
+from engine.commands.output import print_mistakes
+from engine.commands.runs import launch_and_follow
 from engine.contract.bundled import STARTER, sample_datasets
 from engine.contract.durable import write_json
-from engine.contract.errors import ExitCode
-from engine.contract.launch import engine_environment, launch
+from engine.contract.errors import ExitCode, RequestError, RequestErrors, mistakes
+from engine.contract.launch import engine_environment
 from engine.contract.run_dir import RunDir, default_runs
 from engine.contract.spec import METHOD_KINDS, MethodKind
 from engine.contract.spec_file import validate_spec
+from engine.contract.status import read_status
 from engine.memory.units import gib
 from engine.request import create_checked_run
 
@@ -55,7 +57,7 @@ class Row:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Tune, score and print; exits with 1 if a run failed."""
+    """Tune, score and print; ends with the first run that did not finish, and with its code."""
     parser = argparse.ArgumentParser(prog="start.py demo", description=__doc__)
     parser.add_argument("--runs", type=Path, default=default_runs(), metavar="DIR")
     parser.add_argument("--data", default="pirate", choices=sorted(sample_datasets()))
@@ -63,11 +65,24 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--save", type=Path, metavar="FILE", help="also write the table as JSON")
     options = parser.parse_args(arguments)
     os.environ.update(engine_environment())
-    runs: dict[MethodKind, RunDir] = {kind: _tune(kind, options) for kind in METHOD_KINDS}
-    failed = [kind for kind, run in runs.items() if (run.result or {})["outcome"] != "finished"]
-    if failed:
-        print(f"Failed: {', '.join(failed)}; engine.log in each run folder says why.")
-        return ExitCode.FAILED
+    try:
+        return _demo(options)
+    except (RequestError, RequestErrors) as error:
+        print_mistakes(mistakes(error), as_json=False)
+        return ExitCode.BAD_REQUEST
+    except KeyboardInterrupt:
+        return ExitCode.STOPPED
+
+
+def _demo(options: argparse.Namespace) -> ExitCode:
+    runs: dict[MethodKind, RunDir] = {}
+    for kind in METHOD_KINDS:
+        runs[kind] = run = _create(kind, options)
+        code = launch_and_follow(run)
+        if code != ExitCode.DONE:
+            print(f"The demo ends here: {kind} is {read_status(run).status}.")
+            print(f"engine.log in {run.path} has the details.")
+            return code
     print(f"\nScoring held-out prompts of {options.data} before and after ...", file=sys.stderr)
     rows = _rows(runs, options.data)
     _print_table(rows)
@@ -77,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
     return ExitCode.DONE
 
 
-def _tune(kind: MethodKind, options: argparse.Namespace) -> RunDir:
+def _create(kind: MethodKind, options: argparse.Namespace) -> RunDir:
     print(f"Tuning the starter on {options.data} with {kind} ...", file=sys.stderr)
     spec = validate_spec(
         {
@@ -87,10 +102,7 @@ def _tune(kind: MethodKind, options: argparse.Namespace) -> RunDir:
             "train": {"steps": options.steps, "batch_size": 8, "sequence_length": 128},
         }
     )
-    run = create_checked_run(spec, options.runs, None)
-    launch(run)
-    follow(run)
-    return run
+    return create_checked_run(spec, options.runs, None)
 
 
 def _rows(runs: dict[MethodKind, RunDir], data: str) -> list[Row]:

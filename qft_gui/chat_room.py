@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from engine.contract.errors import RequestError
 from qft_gui.chat_client import ChatClient, ChatError
 
 Side = Literal["base", "tuned"]
@@ -124,6 +125,24 @@ class ChatRoom:
         finally:
             self._turn.release()
         return True
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether models are in memory."""
+        return self._client.loaded is not None
+
+    def let_go(self, run: Path) -> None:
+        """Unload the models if one of them is in this run's folder.
+
+        Raises:
+            RequestError: A question is being answered.
+        """
+        loaded = self._client.loaded or ()
+        held = any(path is not None and Path(path).is_relative_to(run) for path in loaded)
+        if held and not self.unload():
+            raise RequestError(
+                "run", "its tuned model is answering a question.", "Stop the answer first."
+            )
 
     def _load(self, models: tuple[str, str]) -> Iterator[Answer]:
         began = time.monotonic()

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class DataFacts(BaseModel):
-    """What the engine found in a file of chats: usable rows, rows left out, how they are written."""
+    """What the engine found in a file: usable rows, rows left out, and how they are written."""
 
     rows: int
     refused: int

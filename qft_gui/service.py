@@ -7,6 +7,7 @@ import re
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,6 +36,7 @@ class Service:
         self._lock = threading.Lock()
         self._starting = threading.Lock()
         self._last_start: tuple[str, float, str] | None = None
+        self._undeleted: dict[str, str] = {}
 
     def start(self, document: dict[str, Any], name: str | None = None) -> str:
         """Start a run; the same request again within a moment is a double click.
@@ -73,8 +75,15 @@ class Service:
             run.request_stop()
 
     def discard(self, name: str | None) -> None:
-        """Stop a run if it goes on, then delete its folder. Returns at once."""
+        """Stop a run if it goes on, then delete its folder. Returns at once.
+
+        What goes wrong later stands on the run's page: see `Snapshot.notice`.
+
+        Raises:
+            RequestError: There is no such run, or its folder cannot be deleted.
+        """
         run = self._run(name)
+        self._undeleted.pop(run.name, None)
         if derive_status(run) in TERMINAL:
             self._delete(run)
             return
@@ -100,7 +109,8 @@ class Service:
         Raises:
             RequestError: There is no such run.
         """
-        return self._follower(self._run(name)).snapshot()
+        now = self._follower(self._run(name)).snapshot()
+        return replace(now, notice=self._undeleted.get(now.name, ""))
 
     def snapshots(self) -> list[Snapshot]:
         """All runs, newest first; one that is deleted meanwhile is left out."""
@@ -165,7 +175,14 @@ class Service:
             return self._followers[run.name]
 
     def _delete(self, run: RunDir) -> None:
-        shutil.rmtree(run.path)
+        try:
+            shutil.rmtree(run.path)
+        except OSError as error:
+            raise RequestError(
+                "run",
+                f"{run.name} could not be deleted: {error.strerror or error}.",
+                "Close what uses its folder, then discard it again.",
+            ) from error
         with self._lock:
             self._followers.pop(run.name, None)
 
@@ -173,9 +190,16 @@ class Service:
         deadline = time.monotonic() + DISCARD_PATIENCE_S
         while time.monotonic() < deadline:
             if derive_status(run) in TERMINAL:
-                self._delete(run)
+                try:
+                    self._delete(run)
+                except RequestError as error:
+                    self._undeleted[run.name] = f"{error.message} {error.advice}"
                 return
             time.sleep(0.3)
+        self._undeleted[run.name] = (
+            f"This run was to be deleted, but its engine did not end within "
+            f"{DISCARD_PATIENCE_S:.0f} s. Discard it again once it has stopped."
+        )
 
 
 def _parsed(request: object) -> tuple[str, int, int]:

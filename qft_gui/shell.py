@@ -43,7 +43,7 @@ def build_blocks(service: Service, room: ChatRoom, plotly_url: str) -> gr.Blocks
             with gr.Tab("Setup", id="setup"):
                 setup.build(service, Forecasts(), navigation)
             with gr.Tab("Run", id="run"):
-                run.build(service, navigation, plotly_url)
+                run.build(service, room, navigation, plotly_url)
             with gr.Tab("Compare", id="compare") as compare_tab:
                 compare.build(service, room, navigation, compare_tab)
             with gr.Tab("Runs", id="runs") as runs_tab:

@@ -15,7 +15,7 @@ import pytest
 
 from engine.commands.parser import build_parser, main
 from engine.contract.launch import PROJECT
-from tests.workshop import Workshop, tree
+from tests.workshop import Workshop, open_workshop, tree
 
 # The public surface: whoever changes this table changes what people's scripts may call.
 SURFACE = {
@@ -29,7 +29,7 @@ SURFACE = {
     "inspect": "MODEL --json",
     "ask": "TARGET PROMPT --base --json --max-new-tokens N --runs DIR --seed N --system TEXT "
     "--temperature T",
-    "schema": "",
+    "schema": "--json",
 }
 STATUS_KEYS = {"run", "status", "step", "steps", "loss_nats", "eta_s", "error"}
 ERROR_KEYS = {"class", "message", "field", "advice"}
@@ -49,13 +49,8 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        workshop = Workshop(tmp_path_factory.mktemp("workshop"))
-        try:
-            yield workshop
-        finally:
-            workshop.close()
+    with open_workshop(tmp_path_factory.mktemp("workshop")) as workshop:
+        yield workshop
 
 
 @pytest.fixture(scope="module")

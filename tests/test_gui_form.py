@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 
-from engine.contract.errors import RequestError
+from engine.contract.errors import RequestError, RequestErrors
 from engine.contract.spec_file import validate_spec
 from engine.memory.devices import Device
 from qft_gui import forecasts as forecasts_module
 from qft_gui.forecasts import Forecasts
 from qft_gui.form import LABELS, OTHER, Form, field_names, place_of
+from qft_gui.pages.setup_fields import fine_inputs
 from qft_gui.setup_frames import Frames, setup_frames
 
 SMALL = "smollm2-135m"
@@ -77,13 +80,23 @@ def test_a_mistake_stands_at_its_field_and_start_waits(
     origin = {"model_path": {"model": OTHER}, "data_path": {"data": OTHER}}.get(field, {})
     now = frames(forecasts, **{**origin, field: value})
     assert list(now.wrong) == [field]
-    assert now.waits.startswith(LABELS[field])
+    (waits,) = now.waits
+    assert waits.startswith(LABELS[field])
     assert "Start waits" in now.fit
 
 
 def test_several_mistakes_are_told_at_once(forecasts: Forecasts) -> None:
     now = frames(forecasts, batch_size=0, learning_rate="fast", data=OTHER, data_path="/no.jsonl")
     assert set(now.wrong) == {"batch_size", "learning_rate", "data_path"}
+    assert [line.partition(":")[0] for line in now.waits] == ["File", "Batch size", "Learning rate"]
+    assert now.fit.count("<li>Batch size: ") == now.fit.count("<li>Learning rate: ") == 1
+
+
+def test_no_input_rounds_what_is_typed() -> None:
+    with gr.Blocks():
+        steps = fine_inputs()["steps"]
+    assert steps.preprocess(1.5) == 1.5
+    assert Form(steps=steps.preprocess(60.0)).document()["train"]["steps"] == 60
 
 
 def test_a_refusal_of_the_engine_stands_at_its_field_and_start_does_not_wait(
@@ -149,6 +162,77 @@ def test_a_local_folder_is_read_in_the_background(
     assert not now.is_reading
     assert "Fits" in now.fit
     assert not first.is_reading or "Reading the model" in first.model
+
+
+def read_file(forecasts: Forecasts, file: Path) -> tuple[Frames, Frames]:
+    """The page at once, and when the engine has answered."""
+    form = {"data": OTHER, "data_path": str(file)}
+    deadline = time.monotonic() + 10
+    first = now = frames(forecasts, **form)
+    while now.is_reading and time.monotonic() < deadline:
+        time.sleep(0.02)
+        now = frames(forecasts, **form)
+    assert not now.is_reading
+    return first, now
+
+
+def test_a_file_is_read_in_the_background_once_while_start_waits(
+    forecasts: Forecasts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    go_on = threading.Event()
+
+    def estimate(document: dict[str, Any]) -> dict[str, Any]:
+        asked.append(document["data"]["source"])
+        go_on.wait(10)
+        return {"data": {"rows": 1240, "refused": 3, "format": "messages"}}
+
+    monkeypatch.setattr(forecasts_module.engine_commands, "estimate", estimate)
+    file = tmp_path / "mine.jsonl"
+    file.write_text("{}\n")
+    first = frames(forecasts, data=OTHER, data_path=str(file))
+    assert "Reading the file" in first.data
+    assert first.waits == ("The file is being read.",)
+    go_on.set()
+    _, now = read_file(forecasts, file)
+    for words in ("1,240", "messages", "3 rows are left out"):
+        assert words in now.data
+    assert not now.waits
+    assert asked == [str(file)]
+    file.write_text("{}\n{}\n")
+    read_file(forecasts, file)
+    assert len(asked) == 2
+
+
+def test_a_file_that_cannot_be_used_is_refused_at_its_field(
+    forecasts: Forecasts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def estimate(document: dict[str, Any]) -> dict[str, Any]:
+        raise RequestErrors([RequestError("data.source", "row 1 has no reply.", "Add one.")])
+
+    monkeypatch.setattr(forecasts_module.engine_commands, "estimate", estimate)
+    file = tmp_path / "mine.jsonl"
+    file.write_text("{}\n")
+    _, now = read_file(forecasts, file)
+    assert now.wrong == {"data_path": "Row 1 has no reply. Add one."}
+    assert now.waits == ("File: Row 1 has no reply. Add one.",)
+
+
+@pytest.mark.parametrize("answer", [{}, RequestErrors([RequestError("engine", "no answer")])])
+def test_an_engine_that_cannot_tell_forbids_nothing(
+    forecasts: Forecasts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: Any
+) -> None:
+    def estimate(document: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(forecasts_module.engine_commands, "estimate", estimate)
+    file = tmp_path / "mine.jsonl"
+    file.write_text("{}\n")
+    _, now = read_file(forecasts, file)
+    assert not now.waits
+    assert "A .json or .jsonl file" in now.data
 
 
 def test_what_a_person_types_is_only_text(forecasts: Forecasts) -> None:

@@ -13,6 +13,7 @@ from engine.contract.errors import RequestError
 from engine.contract.events import EventWriter
 from engine.contract.identity import current_identity
 from qft_gui import engine_commands
+from qft_gui import service as service_module
 from qft_gui.service import Service
 from qft_gui.uploads import keep_upload
 from tests.test_gui_golden import golden_run, result
@@ -151,6 +152,50 @@ def test_a_live_run_is_deleted_when_it_is_over(tmp_path: Path) -> None:
     while run.path.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not run.path.exists()
+
+
+@pytest.fixture
+def undeletable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rmtree(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(service_module.shutil, "rmtree", rmtree)
+
+
+@pytest.mark.usefixtures("undeletable")
+def test_a_folder_that_cannot_be_deleted_is_a_sentence(tmp_path: Path) -> None:
+    golden_run(tmp_path)
+    with pytest.raises(RequestError, match="could not be deleted: Permission denied"):
+        Service(tmp_path).discard("golden")
+
+
+def notice_of(service: Service) -> str:
+    deadline = time.monotonic() + 5
+    while not service.snapshot("golden").notice and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return service.snapshot("golden").notice
+
+
+@pytest.mark.usefixtures("undeletable")
+def test_a_late_failure_to_delete_stands_on_the_page(tmp_path: Path) -> None:
+    run = golden_run(tmp_path, done=3, outcome=None)
+    run.write_owner(current_identity().as_json())
+    service = Service(tmp_path)
+    service.discard("golden")
+    run.write_result(result("stopped", 3))
+    assert "could not be deleted" in notice_of(service)
+
+
+def test_an_engine_that_does_not_end_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "DISCARD_PATIENCE_S", 0.1)
+    run = golden_run(tmp_path, done=3, outcome=None)
+    run.write_owner(current_identity().as_json())
+    service = Service(tmp_path)
+    service.discard("golden")
+    assert "did not end within" in notice_of(service)
+    assert run.path.exists()
 
 
 def test_a_link_out_of_the_folder_is_no_run(tmp_path: Path) -> None:

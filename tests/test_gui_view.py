@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from engine.contract.errors import RequestError
 from engine.contract.events import EventWriter
+from engine.contract.identity import current_identity
 from engine.contract.status import TERMINAL, Status
 from engine.memory.catalogue import bundled_shape
 from engine.memory.devices import Device
@@ -24,7 +26,7 @@ from qft_gui.snapshots import Snapshot
 from qft_gui.view import chat, numbers, run, runs, setup
 from qft_gui.view.reading import read_curve
 from qft_gui.view.status import STATUS_MARKS
-from tests.test_gui_golden import golden_run
+from tests.test_gui_golden import golden_run, result, write_step
 
 ATTACK = "<img src=x onerror=window.__xss=1> ${window.__xss=2} {{7*7}} `x`"
 
@@ -44,6 +46,7 @@ def with_evals(runs_folder: Path, losses: dict[int, float], steps: int = 100) ->
 
 def test_number_formats() -> None:
     assert doctest.testmod(numbers).failed == 0
+    assert doctest.testmod(setup).failed == 0
 
 
 def test_every_status_has_a_shape_and_a_word() -> None:
@@ -55,6 +58,34 @@ def test_a_finished_run_is_read_in_one_sentence(tmp_path: Path) -> None:
     fact, advice = read_curve(snapshot(tmp_path))
     assert fact == "Finished. Held-out loss fell from 2.80 to 0.64."
     assert advice == ""
+
+
+def test_a_resume_that_starts_is_not_over(tmp_path: Path) -> None:
+    run_dir = golden_run(tmp_path, done=46, outcome="stopped")
+    run_dir.archive_attempt()
+    run_dir.write_owner(current_identity().as_json())
+    service = Service(tmp_path)
+    before = service.snapshot("golden")
+    with EventWriter(run_dir.events_path, 2) as log:
+        log.emit("phase", phase="training", steps=60, resumed_at=46)
+        at_work = service.snapshot("golden")
+        write_step(log, 47, 60, 6.0)
+    for now in (before, at_work):
+        assert read_curve(now).fact == "Resuming after step 46."
+        assert "Time left" not in {fact["name"] for fact in run.run_head(now)["facts"]}
+    after = service.snapshot("golden")
+    assert not after.is_resuming
+    assert "Time left" in {fact["name"] for fact in run.run_head(after)["facts"]}
+
+
+def test_a_loss_older_than_the_stop_says_its_step(tmp_path: Path) -> None:
+    run_dir = golden_run(tmp_path, done=46, outcome="stopped")
+    run_dir.write_result({**result("stopped", 46), "eval_step": 40, "train_s": 75.0})
+    now = Service(tmp_path).snapshot("golden")
+    facts = {fact["name"]: fact for fact in run.run_head(now)["facts"]}
+    assert facts["Held-out loss"]["unit"] == "at step 40, was 2.80"
+    assert facts["Took"]["value"] == "75 s"
+    assert read_curve(now).advice == "Its held-out loss was last measured at step 40."
 
 
 def test_learning_by_heart_is_said(tmp_path: Path) -> None:
@@ -125,6 +156,8 @@ def test_a_run_that_did_not_fail_has_no_failure(tmp_path: Path, status: Status) 
 def test_the_table_of_runs(tmp_path: Path) -> None:
     (row,) = runs.runs_table([snapshot(tmp_path)])["runs"]
     assert (row["was"], row["now"], row["off"]) == ("2.80", "0.64", "+3.1 %")
+    for words in ("2.80 → 0.64", "forecast", "(+3.1 %)"):
+        assert words in row["summary"]
     assert len(row["spark"].split()) > 10
     assert all(0 <= float(pair.split(",")[1]) <= 32 for pair in row["spark"].split())
 
@@ -238,7 +271,7 @@ def test_both_sides_answer_and_the_proof_is_earned() -> None:
     head = render("side", **chat.side_head("tuned", last))
     assert "Checked: two different models" in head
     assert "2.0 tokens/s" in head
-    assert "first word after 0.25 s" in head
+    assert "first word after 250 ms" in head
 
 
 def test_two_models_that_are_one_are_a_warning() -> None:
@@ -257,6 +290,25 @@ def test_a_second_tab_is_told_to_wait() -> None:
     assert not room.unload()
     first.close()  # pyright: ignore[reportAttributeAccessIssue]
     assert room.unload()
+
+
+def test_a_run_is_let_go_before_it_is_deleted(tmp_path: Path) -> None:
+    client = FakeClient()
+    room = room_with(client)
+    list(room.ask(("starter", str(tmp_path / "a" / "export")), QUESTION, Settings()))
+    room.let_go(tmp_path / "b")
+    assert room.is_loaded
+    room.let_go(tmp_path / "a")
+    assert not room.is_loaded
+
+
+def test_a_run_that_answers_is_not_let_go(tmp_path: Path) -> None:
+    room = room_with(FakeClient())
+    answers = room.ask(("starter", str(tmp_path / "export")), QUESTION, Settings())
+    while not next(answers).replies:
+        pass
+    with pytest.raises(RequestError, match="Stop the answer"):
+        room.let_go(tmp_path)
 
 
 def test_a_closed_tab_stops_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from tests.workshop import (
     engine_process,
     events_of,
     history_of,
+    open_workshop,
     signal_engine,
     tree,
     wait_for_step,
@@ -33,13 +34,8 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        workshop = Workshop(tmp_path_factory.mktemp("workshop"))
-        try:
-            yield workshop
-        finally:
-            workshop.close()
+    with open_workshop(tmp_path_factory.mktemp("workshop")) as workshop:
+        yield workshop
 
 
 @dataclass

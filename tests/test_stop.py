@@ -24,6 +24,7 @@ from tests.workshop import (
     checkpoints_of,
     ended,
     history_of,
+    open_workshop,
     tree,
     wait_for_step,
     wait_until,
@@ -37,13 +38,8 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        workshop = Workshop(tmp_path_factory.mktemp("workshop"))
-        try:
-            yield workshop
-        finally:
-            workshop.close()
+    with open_workshop(tmp_path_factory.mktemp("workshop")) as workshop:
+        yield workshop
 
 
 @dataclass
@@ -79,8 +75,9 @@ def test_a_second_ctrl_c_leaves_the_engine_to_stop_by_itself(
     together.early.send_signal(signal.SIGINT)
     wait_until(lambda: run.stop_request() is not None)
     together.early.send_signal(signal.SIGINT)
-    _, err = together.early.communicate(timeout=DEADLINE_S)
+    out, err = together.early.communicate(timeout=DEADLINE_S)
     assert together.early.returncode == 3
+    assert out == f"{run.path}\n"
     assert "Traceback" not in err
     # It was stopped before its first step, which is a stop like any other.
     status = ended(run)
@@ -108,10 +105,16 @@ def test_ctrl_c_stops_after_the_step_and_keeps_it(workshop: Workshop, together: 
     assert (run.export / "model.safetensors").is_file()
 
 
-def test_a_discarded_run_keeps_no_checkpoint_and_no_result(together: Together) -> None:
+def test_a_discarded_run_keeps_no_checkpoint_and_no_result(
+    together: Together, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = together.dropped
     wait_for_step(run, 12)
     assert checkpoints_of(run)
+    capsys.readouterr()
+    assert main(["resume", str(run.path)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(("run: dropped is running, so", "run: dropped is saving, so"))
     assert main(["stop", "--discard", str(run.path)]) == 0
     status = ended(run)
     assert (status.status, status.error) == ("stopped", None)

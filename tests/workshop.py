@@ -9,10 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from engine.contract.events import Event, EventReader
 from engine.contract.history import RunHistory
@@ -168,3 +171,15 @@ class Workshop:
             if identity is None or identity.pid == os.getpid() or not is_alive(identity):
                 continue
             os.kill(identity.pid, signal.SIGKILL)
+
+
+@contextmanager
+def open_workshop(folder: Path) -> Iterator[Workshop]:
+    """A workshop whose engines keep to one thread, and end with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        workshop = Workshop(folder)
+        try:
+            yield workshop
+        finally:
+            workshop.close()

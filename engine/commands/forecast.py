@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.commands.output import print_json
-from engine.contract.errors import ExitCode, RequestError
+from engine.contract.errors import ExitCode, RequestError, RequestErrors, mistakes
 from engine.contract.model_source import check_model_folder, resolve_model
 from engine.contract.presets import resolve_presets
-from engine.contract.spec import METHOD_KINDS, RunSpec
+from engine.contract.spec import METHOD_KINDS, MethodKind, RunSpec
 from engine.contract.spec_file import read_spec, validate_spec
+from engine.data.source import Dataset, read_dataset
 from engine.memory.devices import Device, choose_device
 from engine.memory.estimate import Forecast, estimate
 from engine.memory.units import gib
@@ -21,14 +23,49 @@ def estimate_command(options: Namespace) -> ExitCode:
     """Forecast one spec, or the same spec with every method."""
     spec = read_spec(options.spec)
     device = _device(spec, options.gpu_gib)
-    if options.all_methods:
-        return _all_methods(spec, device, as_json=options.json)
-    forecast = forecast_of(spec, device)
+    kinds = METHOD_KINDS if options.all_methods else (spec.method.kind,)
+    forecasts, dataset = _forecast_and_read(spec, kinds, device)
     if options.json:
-        print_json(forecast.as_json())
+        rows = {kind: _document(forecast, dataset) for kind, forecast in forecasts.items()}
+        every = [{"kind": kind, "preset": None, **row} for kind, row in rows.items()]
+        print_json({"methods": every} if options.all_methods else rows[spec.method.kind])
+        return ExitCode.DONE
+    refused = f", {len(dataset.refused):,} refused" if dataset.refused else ""
+    print(f"data: {len(dataset.chats):,} rows as {dataset.format}{refused}")
+    if options.all_methods:
+        _print_methods(forecasts)
     else:
-        _print_terms(forecast, device)
+        _print_terms(forecasts[spec.method.kind], device)
     return ExitCode.DONE
+
+
+def _forecast_and_read(
+    spec: RunSpec, kinds: Sequence[MethodKind], device: Device
+) -> tuple[dict[MethodKind, Forecast], Dataset]:
+    """A forecast for each method, and the data; all that `run` would refuse is refused at once."""
+    found: list[RequestError] = []
+    forecasts: dict[MethodKind, Forecast] = {}
+    dataset = None
+    try:
+        forecasts = {kind: forecast_of(_with_method(spec, kind), device) for kind in kinds}
+    except (RequestError, RequestErrors) as error:
+        found.extend(mistakes(error))
+    try:
+        dataset = read_dataset(spec.data)
+    except RequestError as error:
+        found.append(error)
+    if found or dataset is None:
+        raise RequestErrors(found)
+    return forecasts, dataset
+
+
+def _document(forecast: Forecast, dataset: Dataset) -> dict[str, Any]:
+    data = {
+        "rows": len(dataset.chats),
+        "refused": len(dataset.refused),
+        "format": dataset.format,
+    }
+    return {**forecast.as_json(), "data": data}
 
 
 def forecast_of(spec: RunSpec, device: Device) -> Forecast:
@@ -48,24 +85,20 @@ def _device(spec: RunSpec, gpu_gib: float | None) -> Device:
     if gpu_gib is None:
         return choose_device(spec.train.device)
     if not 0 < gpu_gib < 1e6:
-        raise RequestError("--gpu-gib", "it must be a number of GiB above 0.")
+        raise RequestError(
+            "--gpu-gib", "it must be a number of GiB above 0.", "Use one such as 24."
+        )
     size = int(gpu_gib * 1024**3)
     return Device("cuda", "cuda", f"a GPU with {gpu_gib:g} GiB", size, size)
 
 
-def _all_methods(spec: RunSpec, device: Device, *, as_json: bool) -> ExitCode:
-    forecasts = {kind: forecast_of(_with_method(spec, kind), device) for kind in METHOD_KINDS}
-    if as_json:
-        rows = [{"kind": k, "preset": None, **f.as_json()} for k, f in forecasts.items()]
-        print_json({"methods": rows})
-        return ExitCode.DONE
+def _print_methods(forecasts: Mapping[MethodKind, Forecast]) -> None:
     for kind, forecast in forecasts.items():
         band = f"{gib(forecast.low_bytes)} to {gib(forecast.high_bytes)}"
         print(f"{kind:8} {gib(forecast.total_bytes):>12}  ({band})  {_verdict(forecast)}")
-    return ExitCode.DONE
 
 
-def _with_method(spec: RunSpec, kind: str) -> RunSpec:
+def _with_method(spec: RunSpec, kind: MethodKind) -> RunSpec:
     """The same request for another method; its own settings only where it is the one asked for."""
     if kind == spec.method.kind:
         return spec

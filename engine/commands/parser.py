@@ -30,33 +30,39 @@ _COMMANDS = {
 }
 
 
+# argparse's words for what is no number, what they mean, and the way out.
+_NUMBERS = {
+    "invalid int": ("it is no whole number", "Use a whole number."),
+    "invalid float": ("it is no number", "Use a number."),
+}
+
+
 class Parser(argparse.ArgumentParser):
-    """Tells a mistake on the command line as any other mistake, instead of printing a usage."""
+    """Tells a mistake on the command line like any other mistake, without printing the usage."""
 
     def error(self, message: str) -> NoReturn:
         """Refuse the arguments.
 
         Raises:
-            RequestErrors: Always; one mistake for each argument that is missing.
+            RequestErrors: Always; with one mistake for each argument that is missing.
         """
-        help_for_all = f"`{self.prog} --help` shows what it takes."
-        listed, _, names = message.partition(" are required: ")
-        if names and listed == "the following arguments":
-            raise RequestErrors(
-                [RequestError(name, "it is missing.", help_for_all) for name in names.split(", ")]
-            )
-        place, _, cause = message.removeprefix("argument ").partition(": ")
-        if not message.startswith("argument "):
-            raise RequestErrors([RequestError("arguments", f"{message}.", help_for_all)])
-        kind, _, value = cause.partition(" value: ")
-        if kind in _NUMBERS:
-            cause = f"it is no number: {value}"
-        advice = _NUMBERS.get(kind, help_for_all)
-        raise RequestErrors([RequestError(place, f"{cause}.", advice)])
+        raise RequestErrors(_mistakes_in(message, f"`{self.prog} --help` shows what it takes."))
 
 
-# argparse's words for what did not become a number, and the way out.
-_NUMBERS = {"invalid int": "Use a whole number.", "invalid float": "Use a number."}
+def _mistakes_in(message: str, way_out: str) -> list[RequestError]:
+    """argparse's sentence as field, cause and way out."""
+    place, _, cause = message.partition(": ")
+    if place == "the following arguments are required":
+        return [RequestError(name, "it is missing.", way_out) for name in cause.split(", ")]
+    if place == "unrecognized arguments":
+        return [RequestError(cause, "it is not known here.", way_out)]
+    if not place.startswith("argument "):
+        return [RequestError("arguments", f"{message}.", way_out)]
+    kind, _, value = cause.partition(" value: ")
+    if kind in _NUMBERS:
+        words, way_out = _NUMBERS[kind]
+        cause = f"{words}: {value}"
+    return [RequestError(place.removeprefix("argument "), f"{cause}.", way_out)]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -70,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except (RequestError, RequestErrors) as error:
-        print_mistakes(mistakes(error), as_json="--json" in arguments)
+        print_mistakes(mistakes(error), as_json=_wants_json(arguments))
         return ExitCode.BAD_REQUEST
     except KeyboardInterrupt:
         return ExitCode.STOPPED
@@ -78,6 +84,12 @@ def main(arguments: Sequence[str]) -> int:
         # The reader of our output went away; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.FAILED
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Whether `--json`, or what argparse takes for it, is there, even where the rest is wrong."""
+    names = (word.partition("=")[0] for word in arguments)
+    return any(len(name) > 2 and "--json".startswith(name) for name in names)
 
 
 def _speak_utf8() -> None:
@@ -90,12 +102,7 @@ def _speak_utf8() -> None:
 
 def build_parser() -> Parser:
     """All commands and their options."""
-    # No abbreviations: `--json` must be seen even where the rest cannot be understood.
-    parser = Parser(
-        prog="python -m engine",
-        description="Tune every weight of a language model.",
-        allow_abbrev=False,
-    )
+    parser = Parser(prog="python -m engine", description="Tune every weight of a language model.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run_commands(commands)
     _add_report_commands(commands)

@@ -17,9 +17,11 @@ def ask_command(options: Namespace) -> ExitCode:
     if not options.prompt.strip():
         raise RequestError("PROMPT", "the question is empty.", "Write one.")
     if not 0 <= options.temperature <= 10:
-        raise RequestError("--temperature", "it must be between 0 and 10.", "Use a number from 0 to 10.")
+        raise RequestError(
+            "--temperature", "it must be between 0 and 10.", "Use a number from 0 to 10."
+        )
     if options.max_new_tokens < 1:
-        raise RequestError("--max-new-tokens", "it must be 1 or more.", "Use a whole number from 1.")
+        raise RequestError("--max-new-tokens", "it must be 1 or more.", "Use a whole number.")
     if not 0 <= options.seed < 2**63:
         raise RequestError(
             "--seed", f"it must be between 0 and {2**63 - 1}.", "Use a smaller number, from 0."

@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
+from yaml.composer import ComposerError
 
 from engine.contract.errors import RequestError, RequestErrors
 from engine.contract.spec import METHOD_KINDS, RunSpec
@@ -20,7 +22,24 @@ MAX_SPEC_BYTES = 1_000_000
 
 
 class _SpecLoader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-4 as text; people and JSON mean a number."""
+    """YAML 1.1 reads 1e-4 as text, where people mean a number, and keeps the last of two values."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A group of settings, each given once.
+
+        Raises:
+            ComposerError: A setting is given twice.
+        """
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                problem = f"{key.value} is given already, in line {seen[key.value]}"
+                raise ComposerError(None, None, problem, key.start_mark)
+            seen[key.value] = key.start_mark.line + 1
+        return node
 
 
 _SpecLoader.add_implicit_resolver(  # pyright: ignore[reportUnknownMemberType]
@@ -52,7 +71,7 @@ def read_spec(path: Path) -> RunSpec:
 def _parse(text: str, path: Path) -> Any:
     try:
         if path.suffix.lower() == ".json":
-            return json.loads(text)
+            return json.loads(text, object_pairs_hook=_given_once)
         return yaml.load(text, Loader=_SpecLoader)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}: {error.msg}"
@@ -62,12 +81,23 @@ def _parse(text: str, path: Path) -> Any:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         where = f"line {line}: a character that text cannot hold"
+    except RequestError:
+        raise
     except Exception as error:
         # A tag such as !!int or a date that is none: PyYAML lets any error of Python's through.
         raise RequestError(
             "spec", f"{path.name} holds a value that cannot be read.", "Put texts in quotes."
         ) from error
     raise RequestError("spec", f"{path.name}, {where}.", "Mend that line.")
+
+
+def _given_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RequestError("spec", f"{twice} is given twice.", "Keep one of them.")
+    return found
 
 
 def validate_spec(value: Any) -> RunSpec:
@@ -118,7 +148,8 @@ def _sentence(detail: ErrorDetails) -> list[RequestError]:
         kinds = ", ".join(METHOD_KINDS)
         return [RequestError(f"{field}.kind", "unknown method.", f"Choose one of {kinds}.")]
     message = _PLAIN_WORDS.get(detail["type"], re.sub(r"^\w+ should", "it should", detail["msg"]))
-    return [RequestError(field, f"{message}, but is {_shown(detail['input'])}.")]
+    cause = f"{message}, but is {_shown(detail['input'])}."
+    return [RequestError(field, cause, _way_out(detail))]
 
 
 # Where pydantic's own sentence speaks to programmers.
@@ -166,11 +197,61 @@ def _closest(place: Sequence[str]) -> str:
 def _keys_of(group: str) -> set[str]:
     if not group:
         return set(RunSpec.model_fields)
+    return {name for member in _members_of(group) for name in member.model_fields}
+
+
+def _members_of(group: str) -> list[type[BaseModel]]:
+    """The class of a group; of `method` one for each kind."""
     annotation = RunSpec.model_fields[group].annotation if group in RunSpec.model_fields else None
     members = getattr(annotation, "__args__", (annotation,))
-    return {
-        name
-        for member in members
-        if isinstance(member, type) and issubclass(member, BaseModel)
-        for name in member.model_fields
+    return [m for m in members if isinstance(m, type) and issubclass(m, BaseModel)]
+
+
+def _way_out(detail: ErrorDetails) -> str:
+    """What to write instead: from the field's choices, its bounds, its default or what it means."""
+    group, *rest = [str(part) for part in detail["loc"]] or [""]
+    members = _members_of(group)
+    if members and not rest:
+        return f"Write it as {group}: {{{next(iter(members[0].model_fields))}: ...}}."
+    if len(members) > 1:  # pydantic names the kind between the group and the setting
+        members = [m for m in members if m.model_fields["kind"].default == rest[0]]
+        del rest[0]
+    field = members[0].model_fields.get(rest[0]) if members and rest else None
+    return _allowed(field) if field else ""
+
+
+def _allowed(field: FieldInfo) -> str:
+    choices = list(_choices(field.annotation))
+    if choices:
+        return f"Choose {', '.join(choices[:-1])} or {choices[-1]}."
+    members = get_args(field.annotation) or (field.annotation,)
+    if int in members or float in members:
+        return f"Use a {'whole ' if int in members else ''}number{_range_of(field)}."
+    if field.is_required() and field.description:
+        return f"Use {field.description[:1].lower()}{field.description[1:]}"
+    return "Leave it out." if field.default is None else f"Use {field.default}."
+
+
+def _choices(annotation: Any) -> Iterator[str]:
+    if annotation is bool:
+        yield from ("true", "false")
+    elif get_origin(annotation) is Literal:
+        yield from map(str, get_args(annotation))
+    else:
+        for member in get_args(annotation):
+            yield from _choices(member)
+
+
+def _range_of(field: FieldInfo) -> str:
+    """` from 1 to 4096`, as far as there are bounds."""
+    bounds = {
+        name: str(value)
+        for bound in field.metadata
+        for name in ("ge", "gt", "le")
+        if (value := getattr(bound, name, None)) is not None
     }
+    if "gt" in bounds:
+        return f" above {bounds['gt']}" + (f", at most {bounds['le']}" if "le" in bounds else "")
+    if {"ge", "le"} <= set(bounds):
+        return f" from {bounds['ge']} to {bounds['le']}"
+    return f" of {bounds['ge']} or more" if "ge" in bounds else ""

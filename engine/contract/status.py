@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from engine.contract.errors import ExitCode
+from engine.contract.errors import ExitCode, RequestError, RequestErrors
 from engine.contract.events import EventReader
 from engine.contract.history import RunHistory
 from engine.contract.identity import Identity, is_alive
@@ -75,11 +75,19 @@ def derive_status(run: RunDir, phase: str = "") -> Status:
 def _before_the_claim(run: RunDir) -> Status:
     launch = run.launch
     if launch is None:
-        return "queued"
+        return "queued" if _is_readable(run) else "failed"
     child = Identity.from_json(launch)
     if child is not None and is_alive(child):
         return "starting"
     return "failed" if run.owner is None else derive_status(run)
+
+
+def _is_readable(run: RunDir) -> bool:
+    try:
+        run.spec()
+    except (RequestError, RequestErrors):
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -147,6 +155,12 @@ def error_of(run: RunDir, status: Status) -> dict[str, Any] | None:
             "class": "interrupted",
             "message": "The run ended without a word: it was killed or the computer went down.",
             "advice": "Resume continues from the last checkpoint.",
+        }
+    if status == "failed" and run.launch is None:
+        return {
+            "class": "bad_request",
+            "message": "spec.json cannot be read by this version.",
+            "advice": "Start a new run, or open this one with the version that made it.",
         }
     if status == "failed":
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,23 @@ from engine.data.formats import Chat, Format, RowError, detect_format, to_chat
 FIELD = "data.source"
 MAX_BYTES = 2 << 30
 _SHOWN_REASONS = 3
+# What people have besides JSON: told by the first bytes, or by the name.
+_MAGIC = {
+    b"PAR1": "a Parquet file",
+    b"ARROW1": "an Arrow file",
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+}
+_SUFFIXES = {
+    ".parquet": "a Parquet file",
+    ".arrow": "an Arrow file",
+    ".xlsx": "an Excel workbook",
+    ".csv": "a CSV table",
+    ".tsv": "a TSV table",
+    ".txt": "plain text",
+    ".md": "Markdown text",
+}
+_JSON_START = re.compile(rb"(\xef\xbb\xbf)?\s*(\{|\[\s*[\[{\]]|$)")
 
 
 @dataclass(frozen=True)
@@ -69,6 +87,7 @@ def read_dataset(spec: DataSpec) -> Dataset:
     """
     path = dataset_path(spec.source)
     data = _read_bytes(path)
+    _refuse_other_kinds(data, path)
     rows = _rows(data)
     seen, format = _format_of(spec, rows, path)
     chats: list[Chat] = []
@@ -107,6 +126,18 @@ def _read_bytes(path: Path) -> bytes:
     except OSError as error:
         reason = (error.strerror or "unreadable").lower()
         raise RequestError(FIELD, f"{path.name}: {reason}.", "Check the file.") from error
+
+
+def _refuse_other_kinds(data: bytes, path: Path) -> None:
+    """A file that is not read yet is called by its kind, whatever else is wrong with it."""
+    kinds = [kind for magic, kind in _MAGIC.items() if data.startswith(magic)]
+    named = _SUFFIXES.get(path.suffix.lower())
+    if kinds or (named and not _JSON_START.match(data)):
+        raise RequestError(
+            FIELD,
+            f"{path.name} is {named or kinds[0]}, which is not read yet.",
+            "Save the conversations as .jsonl, one JSON object per line.",
+        )
 
 
 def _rows(data: bytes) -> Iterator[tuple[int, Any]]:

@@ -131,7 +131,8 @@ class QftMethod:
             weight: Storage = quantized(plan.weight, named.parameter, device)
         else:
             stored = allocate(plan.weight, shape, torch.device("meta")).tensors()["values"]
-            named.parameter.data = named.parameter.data.to(device=device, dtype=stored.dtype)
+            # A copy always: a view of the mapped file would keep all of it in memory.
+            named.parameter.data = named.parameter.data.to(device, stored.dtype, copy=True)
             weight = DenseStorage(named.parameter)
         momentum = allocate(plan.moments[0], shape or (1,), device)
         trained = TrainedWeight(

@@ -15,9 +15,10 @@ from qft_gui.navigation import QUIETLY, Navigation, choices
 from qft_gui.pages.compare_layout import NUM_CHIPS, CompareLayout
 from qft_gui.service import Service
 from qft_gui.view.chat import loading_line, side_head
+from qft_gui.view.setup import sentence
 
 NOTHING_TRAINED = "Nothing is trained yet. Open Setup, press Start, and come back when it is done."
-NUM_SHOWN = 7  # two chats, two heads, the sentence, the question, the histories
+NUM_SHOWN = 9  # two chats, two heads, the sentence, the question, the histories, Stop, Clear
 STREAMED: dict[str, Any] = {
     "concurrency_limit": 8,
     "show_progress": "hidden",
@@ -31,6 +32,7 @@ def build(service: Service, room: ChatRoom, navigation: Navigation, tab: gr.Tab)
     page, answers = CompareLayout(navigation), _Answers(service, room)
     histories = gr.State({})
     shown = [*page.chats, *page.heads, page.said, page.question, histories]
+    shown += [page.stop, page.clear]
     settings = [navigation.compared, navigation.chat_mode, histories, *page.settings]
     asked: list[Any] = [
         gr.on(
@@ -45,12 +47,14 @@ def build(service: Service, room: ChatRoom, navigation: Navigation, tab: gr.Tab)
         asked.append(chip.click(answers.ask, [chip, *settings], shown, **STREAMED))
     page.stop.click(room.stop, None, None, **QUIETLY)
     page.clear.click(_cleared, None, shown, cancels=asked, **QUIETLY)
-    page.unload.click(answers.unload, None, page.said, **QUIETLY)
+    page.unload.click(answers.unload, None, [page.said, page.unload], **QUIETLY)
+    for event in asked:
+        event.then(answers.unloadable, None, page.unload, **QUIETLY)
     compared, mode = navigation.compared, navigation.chat_mode
     compared.change(answers.meet, compared, [*shown, *page.chips], **QUIETLY)
     mode.change(_in_mode, mode, [*shown, page.left], **QUIETLY)
     opened = [tab.select, navigation.blocks.load]
-    gr.on(opened, answers.offer, compared, [compared, page.said], **QUIETLY)
+    gr.on(opened, answers.offer, compared, [compared, page.said, page.unload], **QUIETLY)
 
 
 class _Answers:
@@ -60,12 +64,17 @@ class _Answers:
         self._service = service
         self._room = room
 
-    def offer(self, chosen: str | None) -> tuple[Any, str]:
+    def unloadable(self) -> Any:
+        """Unload is offered only while there is something to unload."""
+        return gr.Button(interactive=self._room.is_loaded)
+
+    def offer(self, chosen: str | None) -> tuple[Any, str, Any]:
         """The runs that can be compared, and what to do if there is none."""
         names = [one.name for one in self._service.snapshots() if one.has_export]
         kept = chosen if chosen in names else (names[0] if names else None)
         nothing = "" if names else NOTHING_TRAINED
-        return choices(names, kept), render("sentence", tone="plain", text=nothing)
+        said = render("sentence", tone="plain", text=nothing)
+        return choices(names, kept), said, self.unloadable()
 
     def meet(self, name: str | None) -> list[Any]:
         """Another run: an empty page, and its data's own prompts to try."""
@@ -87,22 +96,25 @@ class _Answers:
         try:
             models = self._service.export_of(name)
         except (RequestError, FileNotFoundError) as error:
-            yield _frame(past, None, question, str(error) if name else NOTHING_TRAINED)
+            why = sentence(error) if name and isinstance(error, RequestError) else NOTHING_TRAINED
+            yield _frame(past, None, question, why)
             return
         sides = SIDES if mode == "both" else ("tuned",)
         asked: Histories = {
             side: [*past.get(side, []), {"role": "user", "content": text}] for side in sides
         }
+        now, last = past, Answer()
         for answer in self._room.ask(models, asked, Settings.of(*settings)):
             unanswered = answer.problem and not answer.replies
-            now = past if unanswered else _with_replies(past, asked, answer)
-            yield _frame(now, answer, question)
+            now, last = past if unanswered else _with_replies(past, asked, answer), answer
+            yield _frame(now, answer, question, is_answering=not answer.problem)
+        yield _frame(now, last, question)
 
-    def unload(self) -> str:
+    def unload(self) -> tuple[str, Any]:
         """Free the models' memory."""
         freed = self._room.unload()
         said = "Both models left memory." if freed else "An answer is being given; stop it first."
-        return render("sentence", tone="plain", text=said)
+        return render("sentence", tone="plain", text=said), self.unloadable()
 
 
 def _in_mode(mode: str) -> list[Any]:
@@ -120,7 +132,12 @@ def _with_replies(past: Histories, asked: Histories, answer: Answer) -> Historie
 
 
 def _frame(
-    now: Histories, answer: Answer | None, question: str, problem: str | None = None
+    now: Histories,
+    answer: Answer | None,
+    question: str,
+    problem: str | None = None,
+    *,
+    is_answering: bool = False,
 ) -> list[Any]:
     problem = problem if answer is None else answer.problem
     said = problem or ""
@@ -132,6 +149,8 @@ def _frame(
         render("sentence", tone="bad" if problem else "plain", text=said),
         question if problem else "",
         now,
+        gr.Button(interactive=is_answering),
+        gr.Button(interactive=is_answering or bool(now)),
     ]
 
 

@@ -53,9 +53,9 @@ class CompareLayout:
             )
             self.send = gr.Button("Ask", variant="primary", min_width=88)
         with gr.Row(elem_classes="q-keep q-minor"):
-            self.stop = gr.Button("Stop answering", min_width=120)
-            self.clear = gr.Button("Clear", min_width=88)
-            self.unload = gr.Button("Unload the models", min_width=120)
+            self.stop = gr.Button("Stop answering", interactive=False, min_width=120)
+            self.clear = gr.Button("Clear", interactive=False, min_width=88)
+            self.unload = gr.Button("Unload the models", interactive=False, min_width=120)
 
     @staticmethod
     def _settings() -> list[Component]:

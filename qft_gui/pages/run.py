@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from engine.contract.errors import RequestError, RequestErrors, mistakes
+from qft_gui.chat_room import ChatRoom
 from qft_gui.fragments import render
 from qft_gui.navigation import QUIETLY, Navigation, choices, go_to
 from qft_gui.pages.run_layout import NO_RUN, RunLayout
@@ -17,10 +18,10 @@ from qft_gui.view import run as view
 from qft_gui.view.setup import sentence
 
 
-def build(service: Service, navigation: Navigation, plotly_url: str) -> None:
+def build(service: Service, room: ChatRoom, navigation: Navigation, plotly_url: str) -> None:
     """Lay the page out and wire it."""
     page = RunLayout(service, navigation, plotly_url)
-    actions = _Actions(service)
+    actions = _Actions(service, room)
     last = gr.State("")
     clock = gr.Timer(1)
     picker = navigation.run
@@ -48,8 +49,9 @@ def build(service: Service, navigation: Navigation, plotly_url: str) -> None:
 class _Actions:
     """What the page's buttons do."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, room: ChatRoom) -> None:
         self._service = service
+        self._room = room
 
     def attach(self) -> tuple[Any, Any]:
         """On every page load: the live run, else the newest."""
@@ -68,9 +70,15 @@ class _Actions:
 
     def discard(self, name: str | None) -> tuple[str, Any, Any]:
         """Delete the run, and show another one."""
-        said = _said(lambda: self._service.discard(name))
+        said = _said(lambda: self._discard(name))
+        if said:
+            return said, gr.Column(visible=False), gr.skip()
         left = [other for other in self._service.names() if other != name]
         return said, gr.Column(visible=False), choices(left, left[0] if left else None)
+
+    def _discard(self, name: str | None) -> None:
+        self._room.let_go(self._service.runs / (name or ""))
+        self._service.discard(name)
 
     def chat(self, mode: str, name: str | None) -> tuple[Any, Any, str]:
         """Talk to what the run became."""
@@ -88,7 +96,8 @@ def _stamp(service: Service, name: str | None) -> str:
         now = service.snapshot(name)
     except (RequestError, FileNotFoundError):
         return f"{name}: gone"
-    return f"{now.name}: {now.status.status} {now.curves.seen} {now.has_export}"
+    status = now.status.status
+    return f"{now.name}: {status} {now.curves.seen} {now.has_export} {now.attempt} {now.notice}"
 
 
 def _updates(service: Service, name: str | None) -> list[Any]:
@@ -97,8 +106,9 @@ def _updates(service: Service, name: str | None) -> list[Any]:
         now = service.snapshot(name)
     except (RequestError, FileNotFoundError):
         nothing = [render(NO_RUN), "", render("replies", items=[]), render("announce", text="")]
-        return [*nothing, hidden, hidden, hidden, gr.Row(visible=False), gr.skip()]
+        return [*nothing, *[hidden] * 5]
     failed = view.failure(now)
+    is_ready = now.is_over and now.has_export
     return [
         render("run_head", **view.run_head(now)),
         render("failure", **failed) if failed else "",
@@ -106,10 +116,10 @@ def _updates(service: Service, name: str | None) -> list[Any]:
         render("announce", text=view.announcement(now)),
         gr.Button(visible=not now.is_over, interactive=now.status.status != "stopping"),
         gr.Button(visible=now.is_resumable),
-        gr.Button(visible=True),
-        gr.Row(visible=now.is_over and now.has_export),
         # One filled button a page: where Resume is offered, that is the one.
-        gr.Button(variant="secondary" if now.is_resumable else "primary"),
+        gr.Button(visible=is_ready, variant="secondary" if now.is_resumable else "primary"),
+        gr.Button(visible=is_ready),
+        gr.Button(visible=True),
     ]
 
 

@@ -20,15 +20,8 @@ class RunLayout:
     def __init__(self, service: Service, navigation: Navigation, plotly_url: str) -> None:
         navigation.run.render()
         self._top()
-        with gr.Column(visible=False, elem_classes="q-card", elem_id="confirm") as self.confirm:
-            self.question = slot()
-            with gr.Row(elem_classes="q-keep"):
-                self.delete = gr.Button("Delete this run", variant="stop", min_width=140)
-                self.keep = gr.Button("Keep it", min_width=140)
         self.failure = slot()
-        with gr.Row(visible=False, elem_classes="q-grid q-keep q-after") as self.after:
-            self.talk = gr.Button("Talk to it", variant="primary", min_width=140)
-            self.compare = gr.Button("Compare with the original", min_width=200)
+        self._after()
         with gr.Column(elem_classes="q-run-body", min_width=0):
             self.charts = gr.HTML(
                 html_template=render("charts", plotly=plotly_url),
@@ -47,9 +40,9 @@ class RunLayout:
             self.live,
             self.stop,
             self.resume,
-            self.discard,
-            self.after,
             self.talk,
+            self.compare,
+            self.discard,
         ]
 
     def _top(self) -> None:
@@ -60,7 +53,20 @@ class RunLayout:
             with gr.Column(scale=1, min_width=168, elem_classes="q-actions"):
                 self.stop = gr.Button("Stop and keep", visible=False, min_width=140)
                 self.resume = gr.Button("Resume", visible=False, variant="primary", min_width=140)
-                self.discard = gr.Button("Discard…", visible=False, variant="stop", min_width=140)
+
+    def _after(self) -> None:
+        """What can be done with the run as a whole; to discard it comes last."""
+        with gr.Row(elem_classes="q-after"):
+            self.talk = gr.Button("Talk to it", visible=False, variant="primary", min_width=140)
+            self.compare = gr.Button("Compare with the original", visible=False, min_width=200)
+            self.discard = gr.Button(
+                "Discard…", visible=False, elem_classes="q-quiet q-discard", min_width=96
+            )
+        with gr.Column(visible=False, elem_classes="q-card", elem_id="confirm") as self.confirm:
+            self.question = slot()
+            with gr.Row(elem_classes="q-keep"):
+                self.delete = gr.Button("Delete this run", variant="stop", min_width=140)
+                self.keep = gr.Button("Keep it", min_width=140)
 
 
 def _points_of(service: Service) -> Any:

@@ -44,7 +44,8 @@ def read_curve(snapshot: Snapshot) -> Reading:
         return Reading(_before_the_first_step(status, history.phase), "")
     if snapshot.is_resuming and status != "stopping":
         # What is after the last checkpoint is done again; the log may not have said so yet.
-        return Reading(f"Resuming after step {max(history.checkpoints, default=history.last_step)}.", "")
+        kept = max(history.checkpoints, default=history.last_step)
+        return Reading(f"Resuming after step {kept}.", "")
     stuck = _stuck(history)
     if stuck and status in ("running", "finished"):
         return stuck

@@ -228,6 +228,7 @@ def data_facts(source: str, report: Report) -> dict[str, Any]:
         "known": True,
         "rows": f"{sample.rows:,}",
         "heldout": f"{sample.heldout_rows:,}",
+        "format": "",
         "note": sample.description,
     }
 
@@ -239,6 +240,7 @@ def _file_facts(data: DataFacts | None) -> dict[str, Any]:
     return {
         "known": True,
         "rows": f"{data.rows:,}",
+        "heldout": "",
         "format": data.format,
         "note": (left or "1 row is left out: it holds no chat.") if data.refused else "",
     }

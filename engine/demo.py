@@ -78,6 +78,7 @@ def _demo(options: argparse.Namespace) -> ExitCode:
     runs: dict[MethodKind, RunDir] = {}
     for kind in METHOD_KINDS:
         runs[kind] = run = _create(kind, options)
+        print(f"Tuning the starter on {options.data} with {kind} ...", file=sys.stderr)
         code = launch_and_follow(run)
         if code != ExitCode.DONE:
             print(f"The demo ends here: {kind} is {read_status(run).status}.")
@@ -93,7 +94,6 @@ def _demo(options: argparse.Namespace) -> ExitCode:
 
 
 def _create(kind: MethodKind, options: argparse.Namespace) -> RunDir:
-    print(f"Tuning the starter on {options.data} with {kind} ...", file=sys.stderr)
     spec = validate_spec(
         {
             "model": {"source": "starter"},

@@ -200,7 +200,10 @@ def _restore(run: RunDir, method: Method, events: EventWriter) -> Progress:
     found = restore_newest(run, tell)
     progress = Progress()
     if found is not None:
-        method.load_state_dict(found.state)
+        own = method.state_dict()
+        assert own.keys() == found.state.keys(), "the checkpoint belongs to another model"
+        for name, tensor in own.items():
+            tensor.copy_(found.state[name])
         progress = found.progress
     events.emit("phase", phase="preparing", resumed_at=progress.step)
     return progress

@@ -30,6 +30,9 @@ ADVICE = (
 )
 
 
+NOT_YET = "which is not read yet. Save the conversations as .jsonl, one JSON object per line."
+
+
 def messages(*turns: tuple[Any, Any]) -> dict[str, Any]:
     return {"messages": [{"role": role, "content": content} for role, content in turns]}
 
@@ -225,7 +228,10 @@ def test_a_named_format_is_believed_and_max_rows_counts_usable_ones(path: Path) 
         (b"{}\n\xff\n", "line 2 is not UTF-8 text. Save the file as UTF-8."),
         ("é".encode("latin-1"), "line 1 is not UTF-8 text. Save the file as UTF-8."),
         ("{}".encode("utf-16"), "line 1 is not UTF-8 text. Save the file as UTF-8."),
-        (gzip.compress(jsonl(GOOD), mtime=0), "line 1 is not UTF-8 text. Save the file as UTF-8."),
+        (gzip.compress(jsonl(GOOD), mtime=0), f"rows.jsonl is a gzip archive, {NOT_YET}"),
+        (b"PK\x03\x04\xff", f"rows.jsonl is a zip archive, {NOT_YET}"),
+        (b"PAR1\x15\xffPAR1", f"rows.jsonl is a Parquet file, {NOT_YET}"),
+        (b"ARROW1\x00\x00", f"rows.jsonl is an Arrow file, {NOT_YET}"),
         (b"[\n{},\n{]", "line 3 is no valid JSON: Expecting property name"),
         (b"[" * 9999, "the JSON holds a number too long or is nested too deep."),
         (b"[" + b"9" * 5000 + b"]", "the JSON holds a number too long or is nested too deep."),

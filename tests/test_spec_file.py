@@ -14,6 +14,7 @@ from engine.contract.errors import RequestError, RequestErrors, mistakes
 from engine.contract.spec_file import MAX_SPEC_BYTES, read_spec, validate_spec
 
 MINIMAL = {"model": {"source": "starter"}, "data": {"source": "pirate"}, "method": {"kind": "qft"}}
+TWICE = "spec: run.yaml, line 5: c is given already, in line 3. Mend that line."
 YAML = b"""\
 # what a person writes
 model: {source: starter}
@@ -45,11 +46,22 @@ def test_json_and_yaml_of_the_same_spec_are_equal(tmp_path: Path) -> None:
         assert read_spec(tmp_path / name) == validate_spec(MINIMAL)
 
 
+def test_a_merge_key_may_be_overruled(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    shared = "x: &x {steps: 5, seed: 1}\ny: &y {<<: *x, seed: 2}\ntrain: {<<: *y, seed: 3}\n"
+    path.write_text(json.dumps(MINIMAL)[1:-1].replace("}, ", "}\n") + "\n" + shared)
+    with pytest.raises(RequestErrors) as caught:
+        read_spec(path)
+    assert [mistake.field for mistake in caught.value.errors] == ["x", "y"]
+
+
 def test_files_that_hold_no_spec_are_refused_in_one_sentence(tmp_path: Path) -> None:
     yaml, json_file = tmp_path / "run.yaml", tmp_path / "run.json"
     for content, expected in (
         (b"", "spec: no settings found."),
         (b"train: {steps: 1\n", "spec: run.yaml, line 2: expected ',' or '}'"),
+        (b"a: 1\nb:\n  c: 1\n  d: 2\n  c: 3\n", TWICE),
+        (b"a: {b: 1}\n'a': 2\n", "spec: run.yaml, line 2: a is given already, in line 1. Mend"),
         (b"a: 1\n\tb: 2\n", "spec: run.yaml, line 2: found character '\\t'"),
         (b"a: 1\nb: !!python/object:os.system x\n", "spec: run.yaml, line 2: could not determine"),
         (b"a: 1\nb: \x00\n", "spec: run.yaml, line 2: a character that text cannot hold."),
@@ -64,6 +76,7 @@ def test_files_that_hold_no_spec_are_refused_in_one_sentence(tmp_path: Path) -> 
         assert file_sentence(yaml, content).startswith(expected), content[:40]
     for content, expected in (
         (b'{\n"a": }', "spec: run.json, line 2: Expecting value."),
+        (b'{"a": {"c": 1, "c": 1}}', "spec: c is given twice. Keep one of them."),
         (b'{"a": ' + b"9" * 5000 + b"}", "spec: run.json holds a value that cannot be read."),
         (b"[" * 100_000, "spec: run.json holds a value that cannot be read."),
     ):

@@ -169,6 +169,17 @@ def test_an_engine_that_dies_before_the_claim_failed_with_its_last_words(run: Ru
         assert read_status(run).status == "failed"
 
 
+@pytest.mark.parametrize("spec", [b"{", b"{}", b'{"method": {"kind": "hologram"}}', b"[]"])
+def test_a_run_that_no_engine_can_read_does_not_wait_for_ever(run: RunDir, spec: bytes) -> None:
+    run.spec_path.write_bytes(spec)
+    status = read_status(run)
+    assert status.status == "failed"
+    assert status.error
+    assert status.error["message"] == "spec.json cannot be read by this version."
+    own(run, current_identity())
+    assert read_status(run).status == "starting"
+
+
 def test_unreadable_records_never_say_running(run: RunDir) -> None:
     tell(run, "training", 1)
     (run.path / "owner.json").write_bytes(b'{"pid": ')

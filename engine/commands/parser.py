@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _mistakes_in(message: str, way_out: str) -> list[RequestError]:
-    """argparse's sentence as field, cause and way out."""
+    """Take argparse's sentence apart into field, cause and way out."""
     place, _, cause = message.partition(": ")
     if place == "the following arguments are required":
         return [RequestError(name, "it is missing.", way_out) for name in cause.split(", ")]

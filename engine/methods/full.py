@@ -87,13 +87,6 @@ class FullMethod:
                 state[f"{name}/{moment}"] = tensor
         return state
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Copy a saved state into place."""
-        own = self.state_dict()
-        assert own.keys() == state.keys(), "the checkpoint belongs to another model"
-        for name, tensor in own.items():
-            tensor.copy_(state[name])
-
     def weights(self) -> Iterable[tuple[str, Tensor]]:
         """The weights as they are trained."""
         for name, parameter in self._named.items():

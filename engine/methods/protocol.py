@@ -58,11 +58,10 @@ class Method(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that a bitwise exact resume needs. The tensors are live, not copies."""
-        ...
+        """Everything that a bitwise exact resume needs.
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take back what `state_dict` gave."""
+        The tensors are live, so that a saved state is taken back by copying into them.
+        """
         ...
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:

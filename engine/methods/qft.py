@@ -176,13 +176,6 @@ class QftMethod:
                 state[f"{trained.name}/momentum.{part}"] = tensor
         return state
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Copy a saved state into place."""
-        own = self.state_dict()
-        assert own.keys() == state.keys(), "the checkpoint belongs to another model"
-        for name, tensor in own.items():
-            tensor.copy_(state[name])
-
     def weights(self) -> Iterable[tuple[str, Tensor]]:
         """The weights in floating point, one at a time."""
         for trained in self._trained:

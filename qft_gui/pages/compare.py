@@ -46,7 +46,7 @@ def build(service: Service, room: ChatRoom, navigation: Navigation, tab: gr.Tab)
     for chip in page.chips:
         asked.append(chip.click(answers.ask, [chip, *settings], shown, **STREAMED))
     page.stop.click(room.stop, None, None, **QUIETLY)
-    page.clear.click(_cleared, None, shown, cancels=asked, **QUIETLY)
+    asked.append(page.clear.click(_cleared, None, shown, cancels=list(asked), **QUIETLY))
     page.unload.click(answers.unload, None, [page.said, page.unload], **QUIETLY)
     for event in asked:
         event.then(answers.unloadable, None, page.unload, **QUIETLY)

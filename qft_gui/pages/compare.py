@@ -77,13 +77,16 @@ class _Answers:
         return choices(names, kept), said, self.unloadable()
 
     def meet(self, name: str | None) -> list[Any]:
-        """Another run: an empty page, and its data's own prompts to try."""
+        """Another run: an empty page, and its data's own prompts to try.
+
+        The question stays: someone fast has typed it before this arrives.
+        """
         prompts = _prompts(self._service, name)
         chips = [
             gr.Button(prompts[at], visible=True) if at < len(prompts) else gr.Button(visible=False)
             for at in range(NUM_CHIPS)
         ]
-        return [*_cleared(), *chips]
+        return [*_frame({}, None, None), *chips]
 
     def ask(
         self, question: str, name: str | None, mode: str, past: Histories, *settings: Any
@@ -134,7 +137,7 @@ def _with_replies(past: Histories, asked: Histories, answer: Answer) -> Historie
 def _frame(
     now: Histories,
     answer: Answer | None,
-    question: str,
+    question: str | None,
     problem: str | None = None,
     *,
     is_answering: bool = False,
@@ -147,7 +150,7 @@ def _frame(
         *(now.get(side, []) for side in SIDES),
         *(render("side", **side_head(side, answer)) for side in SIDES),
         render("sentence", tone="bad" if problem else "plain", text=said),
-        question if problem else "",
+        gr.skip() if question is None else question if problem else "",
         now,
         gr.Button(interactive=is_answering),
         gr.Button(interactive=is_answering or bool(now)),

@@ -307,11 +307,6 @@ def test_the_worker_ends_with_its_window(tmp_path: Path, command: list[str]) -> 
         until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
 
 
-needs_starter = pytest.mark.skipif(
-    not (STARTER / "config.json").is_file(), reason="the starter model is not here"
-)
-
-
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatClient]:
     """The real worker with the starter model on both sides."""
@@ -329,7 +324,6 @@ def text_of(events: list[dict[str, Any]], side: str) -> str:
     )
 
 
-@needs_starter
 def test_equal_models_give_equal_answers(chat: ChatClient) -> None:
     events = list(ask(chat, "Hello! Who are you?", "base", "tuned", temperature=0.8))
     assert text_of(events, "base")
@@ -339,7 +333,6 @@ def test_equal_models_give_equal_answers(chat: ChatClient) -> None:
     assert all(event["num_tokens"] > 0 for event in done)
 
 
-@needs_starter
 def test_the_real_worker_stops_at_once(chat: ChatClient) -> None:
     answer = ask(chat, "Tell me a story.", "base", "tuned", max_new_tokens=400)
     assert next(answer)["event"] == "text"
@@ -349,7 +342,6 @@ def test_the_real_worker_stops_at_once(chat: ChatClient) -> None:
     assert time.monotonic() - started < 1
 
 
-@needs_starter
 def test_a_killed_worker_is_replaced(chat: ChatClient) -> None:
     answer = ask(chat, "Tell me a story.", "base", "tuned", max_new_tokens=400)
     next(answer)
@@ -362,7 +354,6 @@ def test_a_killed_worker_is_replaced(chat: ChatClient) -> None:
     assert list(islice(ask(chat, "Hello!"), 1))
 
 
-@needs_starter
 def test_the_real_worker_ends_with_its_input(chat: ChatClient) -> None:
     chat.load("starter", None)
     (worker,) = workers()

@@ -1,7 +1,7 @@
 """Step time of every method beside torch's AdamW, interleaved: `python -m benchmarks.step_time`.
 
-A 15-million-parameter Llama on random tokens. Machines are noisy, so the claim is the ratio of
-medians over steps that took turns.
+A 15-million-parameter Llama on random tokens, with the threads of an engine process. Machines are
+noisy, so the claim is the ratio of medians over steps that took turns.
 """
 
 from __future__ import annotations
@@ -10,22 +10,41 @@ import argparse
 import os
 import platform
 import statistics
+import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from engine.contract.launch import engine_environment
+
+if __name__ == "__main__" and os.environ != engine_environment():
+    # OpenMP reads its settings once, when torch is loaded.
+    os.execve(
+        sys.executable, [sys.executable, "-m", __spec__.name, *sys.argv[1:]], engine_environment()
+    )
+
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.contract.durable import write_json
-from engine.contract.spec import METHOD_KINDS, MethodKind
+from engine.contract.spec import MethodKind
 from engine.contract.spec_file import validate_spec
 from engine.data.batching import Batch
 from engine.methods import METHODS
 from engine.methods.protocol import Method
 
-YARDSTICK: MethodKind = "full"
+YARDSTICK = "full"
+VARIANTS: dict[str, dict[str, Any]] = {
+    YARDSTICK: {"kind": "full"},
+    "qft balanced": {"kind": "qft"},
+    "qft lean": {"kind": "qft", "preset": "lean"},
+    "qft quality": {"kind": "qft", "preset": "quality"},
+    "qft paper": {"kind": "qft", "preset": "paper"},
+    "qft adamw": {"kind": "qft", "update": "adamw"},
+    "qft stack": {"kind": "qft", "gradients": "stack"},
+    "qft int8 matmul": {"kind": "qft", "matmul": "int8"},
+}
 WARM_UP = 3
 LEARNING_RATE = 1e-4
 GEOMETRY: dict[str, Any] = {
@@ -42,25 +61,24 @@ GEOMETRY: dict[str, Any] = {
 }
 
 
-def prepared_method(kind: MethodKind) -> tuple[Method, int]:
+def prepared_method(settings: dict[str, Any]) -> tuple[Method, int]:
     """A method with its own copy of the model, and the model's number of parameters."""
     torch.manual_seed(0)
+    kind: MethodKind = settings["kind"]
     dtype = torch.float32 if kind == "full" else torch.bfloat16
     config = AutoConfig.for_model("llama", **GEOMETRY)
     model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    spec = validate_spec(
-        {"model": {"source": "-"}, "data": {"source": "-"}, "method": {"kind": kind}}
-    )
+    spec = validate_spec({"model": {"source": "-"}, "data": {"source": "-"}, "method": settings})
     method = METHODS[kind]()
     method.prepare(model, spec, torch.device("cpu"))
     model.train()
     return method, num_parameters
 
 
-def measure(batch_size: int, length: int, rounds: int) -> dict[str, Any]:
+def measure(names: list[str], batch_size: int, length: int, rounds: int) -> dict[str, Any]:
     """Seconds of each method's steps, taken in turns."""
-    methods = {kind: prepared_method(kind) for kind in METHOD_KINDS}
+    methods = {name: prepared_method(VARIANTS[name]) for name in names}
     tokens = torch.randint(5, GEOMETRY["vocab_size"], (batch_size, length))
     batch = Batch(tokens, torch.ones_like(tokens), tokens.clone())
     seconds: dict[str, list[float]] = {kind: [] for kind in methods}
@@ -89,11 +107,13 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--only", action="append", choices=VARIANTS, help="beside the yardstick")
     parser.add_argument("--save", type=Path)
     options = parser.parse_args()
-    result = measure(options.batch_size, options.length, options.rounds)
+    names = [YARDSTICK, *(options.only or [name for name in VARIANTS if name != YARDSTICK])]
+    result = measure(names, options.batch_size, options.length, options.rounds)
     for kind, median in result["median_s"].items():
-        print(f"{kind:8} {1000 * median:8.1f} ms   {result['ratio'][kind]:.2f} x {YARDSTICK}")
+        print(f"{kind:16} {1000 * median:8.1f} ms   {result['ratio'][kind]:.2f} x {YARDSTICK}")
     if options.save:
         write_json(options.save, result)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -165,7 +166,11 @@ def _load(folder: Path) -> Restored:
     document = read_json(folder / _PROGRESS)
     if document is None:
         raise ValueError(f"{_PROGRESS} is unreadable")
-    return Restored(Progress(**document), load_file(folder / _STATE))
+    state = load_file(folder / _STATE)
+    for name, tensor in state.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name} holds NaN or infinity")
+    return Restored(Progress(**document), state)
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

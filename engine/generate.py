@@ -73,7 +73,7 @@ def reply_to(
     """
     encoder = ChatEncoder(tokenizer, _WHOLE_CONTEXT, train_on="replies")
     prompt = encoder.prompt_tokens(messages)
-    tokens = torch.tensor([prompt], device=next(model.parameters()).device)
+    tokens = torch.tensor([prompt], device=model.device)
     streamer = _Pieces(tokenizer, on_text)
     stopping = _OnRequest(stop_requested)
     torch.manual_seed(sampling.seed)

@@ -37,13 +37,21 @@ def inspect_folder(folder: Path) -> ModelShape:
 
 def shape_of(model: nn.Module, name: str, hub_id: str | None = None) -> ModelShape:
     """Shapes of a model, on any device; alike tensors of repeated blocks are folded into one."""
-    counted: Counter[tuple[str, tuple[int, ...], str]] = Counter()
+    counted: Counter[tuple[str, tuple[int, ...], str, bool]] = Counter()
     for named in named_weights(model):
         pattern = _BLOCK.sub(".{}.", named.name)
-        counted[pattern, tuple(named.parameter.shape), named.role] += 1
+        counted[pattern, tuple(named.parameter.shape), named.role, named.transposed] += 1
     tensors = tuple(
-        TensorShape.model_validate({"name": name, "shape": shape, "role": role, "repeat": repeat})
-        for (name, shape, role), repeat in counted.items()
+        TensorShape.model_validate(
+            {
+                "name": name,
+                "shape": shape,
+                "role": role,
+                "repeat": repeat,
+                "transposed": transposed,
+            }
+        )
+        for (name, shape, role, transposed), repeat in counted.items()
     )
     config: Any = model.config
     return ModelShape(name=name, hub_id=hub_id, tensors=tensors, **_geometry(config))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,13 @@ class Prepared:
             for number in range((step - 1) * count, step * count)
         ]
 
+    def begins_epoch(self, step: int) -> bool:
+        """Whether step `step`, from 1, is the first that begins within a further pass."""
+        train = self.spec.train
+        per_step = train.batch_size * train.grad_accumulation
+        before, now = ((number * per_step) // len(self.training) for number in (step - 2, step - 1))
+        return step > 1 and now > before
+
     def live_tensors(self) -> Iterable[Tensor]:
         """Tensors that live as long as the run."""
         yield from self.loaded.model.parameters()
@@ -93,14 +100,16 @@ def prepare(run: RunDir, events: EventWriter) -> Prepared:
     spec = run.spec()
     events.emit("phase", phase="loading")
     device = choose_torch_device(spec.train.device)
-    dataset = _unchanged_dataset(spec)
+    dataset = unchanged_dataset(spec)
     _tell_refused(dataset, events)
     folder = fetch_model(resolve_model(spec.model.source), spec.model.revision)
     full_precision = spec.method.kind == "full"
     loaded = load_model(folder, torch.float32 if full_precision else None)
     if loaded.template_added:
         events.emit("notice", message="The model has no chat template; a plain one is used.")
-    training, evaluation = _examples(spec, loaded, dataset, events)
+    training, evaluation = usable_examples(
+        spec, loaded, dataset, lambda message: events.emit("notice", message=message)
+    )
     events.emit("phase", phase="preparing")
     shape = shape_of(loaded.model, folder.name)
     forecast = estimate(spec, shape, choose_device(str(device)), longest(training))
@@ -122,7 +131,12 @@ def longest(examples: Iterable[Example]) -> int:
     return max(len(example.tokens) for example in examples)
 
 
-def _unchanged_dataset(spec: RunSpec) -> Dataset:
+def unchanged_dataset(spec: RunSpec) -> Dataset:
+    """The dataset that a spec means.
+
+    Raises:
+        RequestError: It cannot be read, or is not what it was when the spec was completed.
+    """
     dataset = read_dataset(spec.data)
     if spec.data.sha256 not in (None, dataset.sha256):
         raise RequestError(
@@ -152,13 +166,24 @@ def _tell_forecast(forecast: Forecast, events: EventWriter) -> None:
     )
 
 
-def _examples(
-    spec: RunSpec, loaded: LoadedModel, dataset: Dataset, events: EventWriter
+def usable_examples(
+    spec: RunSpec, loaded: LoadedModel, dataset: Dataset, tell: Callable[[str], None]
 ) -> tuple[list[Example], list[Example]]:
+    """Training and evaluation examples in tokens.
+
+    Args:
+        spec: Says how long an example may be and which rows are kept apart.
+        loaded: The model, for its tokenizer and its longest sequence.
+        dataset: The chats.
+        tell: Called with a sentence for whatever is cut or left out.
+
+    Raises:
+        RequestError: Nothing is left to train on.
+    """
     length = spec.train.sequence_length
     if loaded.max_position is not None and loaded.max_position < length:
         length = loaded.max_position
-        events.emit("notice", message=f"The model reads at most {length} tokens: longer is cut.")
+        tell(f"The model reads at most {length} tokens: longer is cut.")
     encoder = ChatEncoder(loaded.tokenizer, length, spec.data.train_on)
     training, evaluation = (
         _trainable(side, encoder) for side in split_chats(dataset.chats, spec.data.eval_percent)
@@ -171,9 +196,7 @@ def _examples(
         )
     dropped = len(dataset.chats) - len(training) - len(evaluation)
     if dropped:
-        events.emit(
-            "notice", message=f"{dropped} rows are left out: no reply begins in {length} tokens."
-        )
+        tell(f"{dropped} rows are left out: no reply begins in {length} tokens.")
     return training, evaluation
 
 

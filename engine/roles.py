@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from engine.contract.errors import RequestError
 from engine.contract.model_source import FIELD
@@ -23,6 +24,11 @@ class NamedWeight:
     role: Role
     module: nn.Module
     attribute: str
+
+    @property
+    def transposed(self) -> bool:
+        """Whether it is a matrix stored (inputs, outputs), as GPT-2's Conv1D does."""
+        return self.role == "linear" and is_conv1d(self.module)
 
 
 def named_weights(model: nn.Module) -> Iterator[NamedWeight]:
@@ -58,10 +64,29 @@ def _role(
         return "small"
     if isinstance(module, nn.Embedding) or module is head:
         return "embedding"
-    # A subclass with a forward of its own does something else with its weight.
-    if type(module).forward is nn.Linear.forward and attribute == "weight":
-        return "linear"
-    return "other"
+    return "linear" if is_product(module) and attribute == "weight" else "other"
+
+
+def is_product(module: nn.Module) -> bool:
+    """Whether a module multiplies with its weight and does nothing else with it.
+
+    A subclass with a forward of its own may.
+    """
+    return type(module).forward is nn.Linear.forward or is_conv1d(module)
+
+
+def is_conv1d(module: nn.Module) -> bool:
+    """Whether a module is GPT-2's linear layer, with its weight the other way round."""
+    return type(module).forward is Conv1D.forward
+
+
+def holders(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
+    """By `id` of each parameter, every module that holds it, and under which name."""
+    found: dict[int, list[tuple[nn.Module, str]]] = {}
+    for module in model.modules():
+        for attribute, parameter in module.named_parameters(recurse=False):
+            found.setdefault(id(parameter), []).append((module, attribute))
+    return found
 
 
 def output_head(model: Any) -> nn.Module | None:

@@ -85,6 +85,8 @@ class Trainer:
         # Dropout draws from torch's own generator: seeded per step, a resume draws the same.
         torch.manual_seed((train.seed << 24) + step & (1 << 63) - 1)
         with self.peak.around_step():
+            if prepared.begins_epoch(step):
+                prepared.method.new_epoch(step)
             report = prepared.method.step(batches, rate, step)
         tokens = sum(batch.num_tokens for batch in batches)
         self.progress = replace(

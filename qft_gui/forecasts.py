@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
@@ -14,11 +14,12 @@ from engine.contract.bundled import sample_datasets
 from engine.contract.errors import RequestError, RequestErrors, mistakes
 from engine.contract.model_source import ModelReference, check_model_folder, resolve_model
 from engine.contract.presets import resolve_presets
-from engine.contract.spec import METHOD_KINDS, MethodKind, RunSpec
+from engine.contract.spec import METHOD_KINDS, QFT_PRESETS, MethodKind, QftPreset, RunSpec
 from engine.contract.spec_file import validate_spec
 from engine.memory.catalogue import bundled_shape
 from engine.memory.devices import Device, choose_device
 from engine.memory.estimate import Forecast, estimate
+from engine.memory.lost_updates import lost_updates
 from engine.memory.model_shape import ModelShape, config_key, read_shape, shape_cache_path
 from qft_gui import engine_commands
 
@@ -33,25 +34,61 @@ class DataFacts(BaseModel):
     format: str
 
 
-@dataclass(frozen=True)
-class Report:
-    """What can be said before a run. `forecasts` is empty while the model's shape is unknown."""
+class MethodChoice(NamedTuple):
+    """What a person picks in the table: a method, with a preset where it has them."""
 
     kind: MethodKind
+    preset: QftPreset | None = None
+
+    @property
+    def key(self) -> str:
+        """The choice in one word, for the page's radio buttons."""
+        return self.kind if self.preset is None else f"{self.kind}-{self.preset}"
+
+
+METHOD_CHOICES: tuple[MethodChoice, ...] = tuple(
+    MethodChoice(kind, preset)
+    for kind in METHOD_KINDS
+    for preset in (tuple(QFT_PRESETS) if kind == "qft" else (None,))
+)
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """One method for the request of the page.
+
+    Attributes:
+        is_changed: The chosen method, with settings that are not its preset's own.
+        forecast: None while the model's shape is unknown, and where the method cannot do it.
+        refusal: Why this method cannot do what others can.
+    """
+
+    choice: MethodChoice
+    is_chosen: bool
+    is_changed: bool = False
+    forecast: Forecast | None = None
+    refusal: RequestError | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What can be said before a run; a forecast by method once the model's shape is known."""
+
+    methods: tuple[MethodRow, ...]
     spec: RunSpec | None = None
     model: ModelReference | None = None
     shape: ModelShape | None = None
     device: Device | None = None
-    forecasts: dict[MethodKind, Forecast] | None = None
     errors: tuple[RequestError, ...] = ()
     is_reading: bool = False
     data: DataFacts | None = None
     is_reading_data: bool = False
+    warning: str = ""
 
     @property
     def chosen(self) -> Forecast | None:
         """The forecast of the chosen method, if there is one."""
-        return (self.forecasts or {}).get(self.kind)
+        return next((row.forecast for row in self.methods if row.is_chosen), None)
 
 
 class ShapeReader:
@@ -158,34 +195,32 @@ class Forecasts:
         Args:
             document: A spec as the form holds it.
         """
-        kind: MethodKind = document["method"]["kind"]
         found: list[RequestError] = []
-        spec = _collect(found, lambda: validate_spec(document))
         model = _collect(found, lambda: resolve_model(document["model"]["source"]))
         device = _collect(found, lambda: choose_device(document["train"].get("device", "auto")))
         read = _collect(found, lambda: self._data(document["data"]["source"]))
         data, is_reading_data = read or (None, False)
         shape = _collect(found, lambda: self._shape(model)) if model else None
+        wrong: list[RequestError] = []
+        spec = _collect(wrong, lambda: validate_spec(document))
         known = Report(
-            kind,
+            _rows(document),
             model=model,
             shape=shape,
             device=device,
-            errors=tuple(found),
+            errors=(*wrong, *found),
             data=data,
             is_reading_data=is_reading_data,
         )
-        if found or spec is None or model is None or device is None:
+        if found or model is None or device is None:
             return known
-        known = replace(known, spec=resolve_presets(spec, model))
+        if spec is not None:
+            known = replace(known, spec=resolve_presets(spec, model))
         if shape is None:
-            return replace(known, is_reading=model.kind == "folder")
-        forecasts: dict[MethodKind, Forecast] = {}
-        for other in METHOD_KINDS:
-            wish = _for_method(document, other, model)
-            if wish is not None:
-                forecasts[other] = estimate(wish, shape, device)
-        return replace(known, forecasts=forecasts)
+            return replace(known, is_reading=spec is not None and model.kind == "folder")
+        warning = lost_updates(known.spec, shape) if known.spec else None
+        rows = _forecast_rows(document, model, shape, device)
+        return replace(known, methods=rows, warning=warning or "")
 
     def _data(self, source: str) -> tuple[DataFacts | None, bool]:
         if source in sample_datasets():
@@ -214,12 +249,34 @@ def _collect(found: list[RequestError], check: Callable[[], T]) -> T | None:
         return None
 
 
-def _for_method(
-    document: dict[str, Any], kind: MethodKind, model: ModelReference
-) -> RunSpec | None:
-    """The same request with another method; None where that method cannot do it."""
-    method = document["method"] if document["method"]["kind"] == kind else {"kind": kind}
-    try:
-        return resolve_presets(validate_spec({**document, "method": method}), model)
-    except (RequestError, RequestErrors):
-        return None
+def _rows(document: dict[str, Any]) -> tuple[MethodRow, ...]:
+    """Every method, with no forecast yet."""
+    method: dict[str, Any] = document["method"]
+    chosen = MethodChoice(method["kind"], method.get("preset"))
+    is_changed = not method.keys() <= {"kind", "preset"}
+    return tuple(
+        MethodRow(choice, choice == chosen, choice == chosen and is_changed)
+        for choice in METHOD_CHOICES
+    )
+
+
+def _forecast_rows(
+    document: dict[str, Any], model: ModelReference, shape: ModelShape, device: Device
+) -> tuple[MethodRow, ...]:
+    """The same request with each method; the chosen one with the settings that it has."""
+    rows: list[MethodRow] = []
+    for row in _rows(document):
+        method = {"kind": row.choice.kind, "preset": row.choice.preset}
+        own = {key: value for key, value in method.items() if value is not None}
+        try:
+            spec = validate_spec(document if row.is_chosen else {**document, "method": own})
+        except (RequestError, RequestErrors) as error:
+            rows.append(replace(row, refusal=mistakes(error)[0]))
+        else:
+            rows.append(
+                replace(row, forecast=estimate(resolve_presets(spec, model), shape, device))
+            )
+    if any(row.forecast for row in rows):
+        return tuple(rows)
+    # What no method can do is a mistake of its own field, and none of the methods'.
+    return tuple(replace(row, refusal=None) for row in rows)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from engine.contract.errors import RequestError
-from engine.contract.spec import MethodKind
+from engine.contract.spec import MethodKind, QftPreset, QftSettings
 
 OTHER = "__other__"
+QFT_FIELDS = tuple(name for name in QftSettings.model_fields if name not in ("kind", "preset"))
 
 
 @dataclass(frozen=True)
@@ -16,16 +17,29 @@ class Form:
     """What the page holds, in the order of its inputs. Defaults are the demo's."""
 
     kind: MethodKind = "qft"
+    preset: QftPreset = "balanced"
     model: str = "starter"
     model_path: str = ""
     data: str = "pirate"
     data_path: str = ""
+    update: str = "lion"
+    rounding: str = "stochastic"
+    residual_bits: int = 0
+    outlier_percent: float | None = 0
+    gradients: str = "fused"
+    scale_group: str | int = "row"
+    moment_bits: int = 8
+    matmul: str = "dequantize"
+    quantize: str = "linear"
     steps: float | None = 60
     batch_size: float | None = 8
+    grad_accumulation: float | None = 1
     sequence_length: float | None = 256
     learning_rate: str = ""
+    schedule: str = "cosine"
+    weight_decay: float | None = 0
+    max_grad_norm: str = ""
     eval_percent: float | None = 10
-    rounding: str = "stochastic"
     device: str = "auto"
     seed: float | None = 0
     name: str = ""
@@ -36,8 +50,23 @@ class Form:
         cleaned: dict[str, Any] = {}
         for field, value in zip(fields(cls), values, strict=True):
             is_text = isinstance(field.default, str)
-            cleaned[field.name] = str(value or "") if is_text else value
+            cleaned[field.name] = "" if is_text and value is None else value
         return cls(**cleaned)
+
+    def with_method(self, kind: MethodKind, preset: QftPreset | None) -> Form:
+        """The form with another method; a preset brings its own settings into the fields."""
+        if preset is None:
+            return replace(self, kind=kind)
+        return replace(self, kind=kind, preset=preset, **own_settings(preset))
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The fields of QFT that do not hold what its preset would set."""
+        if self.kind != "qft":
+            return ()
+        own = own_settings(self.preset)
+        given = {name: getattr(self, name) for name in QFT_FIELDS}
+        return tuple(name for name in QFT_FIELDS if given[name] not in (None, own[name]))
 
     @property
     def data_source(self) -> str:
@@ -53,12 +82,17 @@ class Form:
         """The spec that is asked for; what is left empty, the presets fill."""
         method: dict[str, Any] = {"kind": self.kind}
         if self.kind == "qft":
-            method["rounding"] = self.rounding
+            method["preset"] = self.preset
+            method |= {name: getattr(self, name) for name in self.changed}
         train = {
             "steps": _whole(self.steps),
             "batch_size": _whole(self.batch_size),
+            "grad_accumulation": _whole(self.grad_accumulation),
             "sequence_length": _whole(self.sequence_length),
             "learning_rate": _number(self.learning_rate),
+            "schedule": self.schedule,
+            "weight_decay": _whole(self.weight_decay),
+            "max_grad_norm": _number(self.max_grad_norm),
             "seed": _whole(self.seed),
             "device": self.device,
         }
@@ -76,17 +110,26 @@ def field_names() -> tuple[str, ...]:
     return tuple(field.name for field in fields(Form))
 
 
+def own_settings(preset: QftPreset) -> dict[str, Any]:
+    """What a preset of QFT sets, by field."""
+    return QftSettings.model_validate({"preset": preset}).model_dump(include=set(QFT_FIELDS))
+
+
 _PLACES = {
     "train.steps": "steps",
     "train.epochs": "steps",
     "train.batch_size": "batch_size",
+    "train.grad_accumulation": "grad_accumulation",
     "train.sequence_length": "sequence_length",
     "train.learning_rate": "learning_rate",
+    "train.schedule": "schedule",
+    "train.weight_decay": "weight_decay",
+    "train.max_grad_norm": "max_grad_norm",
     "train.seed": "seed",
     "train.device": "device",
     "data.eval_percent": "eval_percent",
-    "method.rounding": "rounding",
     "name": "name",
+    **{f"method.{name}": name for name in QFT_FIELDS},
 }
 
 
@@ -95,12 +138,24 @@ LABELS = {
     "model_path": "Folder or hub id",
     "data": "Data",
     "data_path": "File",
+    "update": "Update",
+    "rounding": "Rounding",
+    "residual_bits": "Residual",
+    "outlier_percent": "Outlier percent",
+    "gradients": "Gradients",
+    "scale_group": "Scale group",
+    "moment_bits": "Moments",
+    "matmul": "Matmul",
+    "quantize": "Quantize",
     "steps": "Steps",
     "batch_size": "Batch size",
+    "grad_accumulation": "Accumulation",
     "sequence_length": "Sequence length",
     "learning_rate": "Learning rate",
+    "schedule": "Schedule",
+    "weight_decay": "Weight decay",
+    "max_grad_norm": "Max gradient norm",
     "eval_percent": "Held-out percent",
-    "rounding": "Rounding",
     "device": "Device",
     "seed": "Seed",
     "name": "Run name",
@@ -132,7 +187,7 @@ def _whole(value: float | None) -> int | float | None:
 
 
 def _number(text: str) -> float | str | None:
-    """A learning rate as typed; what is no number stays as it is, for the spec to refuse."""
+    """A number as typed; what is no number stays as it is, for the spec to refuse."""
     plain = text.strip()
     if not plain:
         return None

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import gradio as gr
 
-Page = Literal["setup", "run", "compare", "runs"]
+Page = Literal["setup", "run", "compare", "xray", "runs"]
 # One short request, no queue, no flicker, and no entry in the API's description.
 QUIETLY: dict[str, Any] = {
     "queue": False,

@@ -7,7 +7,6 @@ from typing import Any
 
 from engine.contract.errors import RequestError
 from engine.contract.presets import resolve_presets
-from engine.contract.spec import MethodKind
 from qft_gui.forecasts import Forecasts, Report
 from qft_gui.form import LABELS, OTHER, Form, early_mistakes, field_names, place_of
 from qft_gui.fragments import render
@@ -20,15 +19,19 @@ class Frames:
     """HTML by place, and the state of the inputs.
 
     Attributes:
+        is_qft: The chosen method is QFT, so its settings are shown.
+        is_changed: They are not all the preset's own.
         waits: Why Start waits, a sentence for every reason; empty when it does not.
         wrong: Sentences by field.
         looks: Properties of inputs that follow from the other inputs.
     """
 
-    kind: MethodKind
     model: str
     data: str
     methods: str
+    preset_note: str
+    is_qft: bool
+    is_changed: bool
     fit: str
     dock: str
     command: str
@@ -60,23 +63,32 @@ def setup_frames(
         "waits_word": "Start waits" if waits else "Not started",
     }
     return Frames(
-        kind=form.kind,
         model=render("model_facts", **view.model_facts(report)),
         data=render("data_facts", **view.data_facts(form.data_source, report)),
         methods=render("method_table", **view.method_table(report)),
+        preset_note=render("preset_note", **view.preset_note(form.preset, _labels(form.changed))),
+        is_qft=form.kind == "qft",
+        is_changed=bool(form.changed),
         fit=render("fit_card", **fit),
         dock=render("dock", **fit),
         command=render("command", **view.command(form.document(), form.run_name)),
         waits=waits,
         is_reading=report.is_reading or report.is_reading_data,
         wrong=wrong | refusals,
-        looks={
-            "model_path": {"visible": form.model == OTHER},
-            "data_path": {"visible": form.data == OTHER},
-            "rounding": {"visible": form.kind == "qft"},
-            "learning_rate": {"placeholder": _preset_rate(report)},
-        },
+        looks=_looks(form, report),
     )
+
+
+def _looks(form: Form, report: Report) -> dict[str, dict[str, Any]]:
+    return {
+        "model_path": {"visible": form.model == OTHER},
+        "data_path": {"visible": form.data == OTHER},
+        "learning_rate": {"placeholder": _preset_rate(report)},
+    }
+
+
+def _labels(names: tuple[str, ...]) -> list[str]:
+    return [LABELS[name] for name in names]
 
 
 def _by_field(errors: tuple[RequestError, ...], form: Form) -> dict[str, str]:
@@ -105,7 +117,7 @@ def _sentences(
 
 def _preset_rate(report: Report) -> str:
     if report.spec is None or report.model is None:
-        return "the method's own"
+        return "default"
     unset = report.spec.train.model_copy(update={"learning_rate": None})
     preset = resolve_presets(report.spec.model_copy(update={"train": unset}), report.model)
     return learning_rate(preset.train.learning_rate or 0.0)

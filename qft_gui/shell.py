@@ -9,10 +9,11 @@ from qft_gui.chat_room import ChatRoom
 from qft_gui.forecasts import Forecasts
 from qft_gui.fragments import render
 from qft_gui.navigation import QUIETLY, Navigation, run_picker
-from qft_gui.pages import compare, run, runs, setup
+from qft_gui.pages import compare, run, runs, setup, xray
 from qft_gui.pages.parts import slot
 from qft_gui.service import Service
 from qft_gui.view.top import gauge
+from qft_gui.xrays import Xrays
 
 GAUGE_S = 5
 
@@ -46,6 +47,8 @@ def build_blocks(service: Service, room: ChatRoom, plotly_url: str) -> gr.Blocks
                 run.build(service, room, navigation, plotly_url)
             with gr.Tab("Compare", id="compare") as compare_tab:
                 compare.build(service, room, navigation, compare_tab)
+            with gr.Tab("X-ray", id="xray") as xray_tab:
+                xray.build(service, Xrays(service.runs), navigation, xray_tab, plotly_url)
             with gr.Tab("Runs", id="runs") as runs_tab:
                 runs.build(service, navigation, runs_tab)
     return blocks

@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that a test without torch starts at once.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -25,7 +26,11 @@ def _one_quiet_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     logging.disable_progress_bar()
+    # Preparing a run collects garbage; what the libraries hold for good need not be gone through.
+    gc.collect()
+    gc.freeze()
     yield
+    gc.unfreeze()
     logging.enable_progress_bar()
     torch.set_num_threads(threads)
 

@@ -15,6 +15,7 @@ import pytest
 
 from engine.commands.parser import build_parser, main
 from engine.contract.launch import PROJECT
+from engine.contract.spec import QFT_PRESETS
 from tests.workshop import Workshop, open_workshop, tree
 
 # The public surface: whoever changes this table changes what people's scripts may call.
@@ -29,6 +30,7 @@ SURFACE = {
     "inspect": "MODEL --json",
     "ask": "TARGET PROMPT --base --json --max-new-tokens N --runs DIR --seed N --system TEXT "
     "--temperature T",
+    "xray": "TARGET --data SOURCE --json --runs DIR",
     "schema": "--json",
 }
 STATUS_KEYS = {"run", "status", "step", "steps", "loss_nats", "eta_s", "error"}
@@ -64,6 +66,13 @@ def finished(workshop: Workshop) -> subprocess.CompletedProcess[str]:
 def spec(tmp_path: Path) -> str:
     path = tmp_path / "spec.yaml"
     path.write_text(SPEC, encoding="utf-8")
+    return str(path)
+
+
+def spec_with(folder: Path, **groups: dict[str, Any]) -> str:
+    path = folder / "changed.json"
+    start = {"model": {"source": "llama-2-7b"}, "data": {"source": "pirate"}}
+    path.write_text(json.dumps({**start, "method": {"kind": "qft"}, **groups}), encoding="utf-8")
     return str(path)
 
 
@@ -268,3 +277,50 @@ def test_questions_that_cannot_be_asked(
     error = terminal.document("ask", *arguments, *terminal.runs, code=2)["error"]
     assert set(error) == ERROR_KEYS
     assert error["field"] == field
+
+
+def test_every_method_and_every_preset_is_estimated(terminal: Terminal, tmp_path: Path) -> None:
+    answer = terminal.document("estimate", spec_with(tmp_path), "--all-methods", "--gpu-gib", "24")
+    assert set(answer) == {"methods", "refused"}
+    rows = {(row["kind"], row["preset"]): row for row in answer["methods"]}
+    assert list(rows) == [*(("qft", preset) for preset in QFT_PRESETS), ("full", None)]
+    assert answer["refused"] == []
+    for row in rows.values():
+        assert set(row) >= ESTIMATE_KEYS
+        assert set(row["terms"]) <= TERMS
+        assert sum(row["terms"].values()) == row["total_bytes"]
+    states = {preset: rows["qft", preset]["states_bytes"] for preset in QFT_PRESETS}
+    assert states["lean"] < states["balanced"] < states["quality"]
+    assert states["paper"] < rows["full", None]["states_bytes"]
+
+
+def test_the_rows_of_presets_are_the_presets_own(terminal: Terminal, tmp_path: Path) -> None:
+    own = terminal.document("estimate", spec_with(tmp_path), "--all-methods")["methods"]
+    method = {"kind": "qft", "preset": "lean", "residual_bits": 8, "update": "adamw"}
+    changed = spec_with(tmp_path, method=method)
+    rows = terminal.document("estimate", changed, "--all-methods")["methods"]
+    assert [row["terms"] for row in rows] == [row["terms"] for row in own]
+    alone = terminal.document("estimate", changed)
+    assert alone["states_bytes"] > rows[1]["states_bytes"]
+    assert "preset" not in alone
+
+
+def test_what_a_preset_cannot_do_is_said_and_the_rest_is_estimated(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    train = {"grad_accumulation": 2, "max_grad_norm": 1.0}
+    spec = spec_with(tmp_path, method={"kind": "qft", "gradients": "stack"}, train=train)
+    answer = terminal.document("estimate", spec, "--all-methods")
+    assert [row["preset"] for row in answer["methods"]] == ["paper", None]
+    assert [row["preset"] for row in answer["refused"]] == ["balanced", "lean", "quality"]
+    for row in answer["refused"]:
+        assert set(row) == {"kind", "preset", "errors"}
+        assert [error["field"] for error in row["errors"]] == [f"train.{name}" for name in train]
+        assert all(set(error) == ERROR_KEYS for error in row["errors"])
+    out, err = terminal.say("estimate", spec, "--all-methods")
+    lines = {" ".join(line.split()[:2]): line for line in out.splitlines()[1:]}
+    assert err == ""
+    assert len(lines) == 5
+    for preset in ("balanced", "lean", "quality"):
+        assert "Cannot do this. train.grad_accumulation: fused updates" in lines[f"qft {preset}"]
+    assert "GiB" in lines["qft paper"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import gradio as gr
 import pytest
 
 from engine.contract.errors import RequestError, RequestErrors
+from engine.contract.spec import QFT_PRESETS, QftPreset, QftSettings, RunSpec
 from engine.contract.spec_file import validate_spec
 from engine.memory.devices import Device
 from qft_gui import forecasts as forecasts_module
 from qft_gui.forecasts import Forecasts
-from qft_gui.form import LABELS, OTHER, Form, field_names, place_of
-from qft_gui.pages.setup_fields import fine_inputs
+from qft_gui.form import LABELS, OTHER, QFT_FIELDS, Form, field_names, own_settings, place_of
+from qft_gui.pages.setup_fields import CHOICES, HELP, fine_inputs, qft_inputs
 from qft_gui.setup_frames import Frames, setup_frames
 
 SMALL = "smollm2-135m"
@@ -66,7 +68,21 @@ def test_a_learning_rate_may_be_typed_as_people_do(typed: str) -> None:
         ("learning_rate", "nan"),
         ("eval_percent", 80),
         ("seed", -1),
+        ("grad_accumulation", 0),
+        ("grad_accumulation", 2),
+        ("max_grad_norm", "long"),
+        ("max_grad_norm", "1"),
+        ("weight_decay", 2),
+        ("schedule", "never"),
+        ("update", "sgd"),
         ("rounding", "up"),
+        ("residual_bits", 2),
+        ("outlier_percent", 3),
+        ("gradients", "none"),
+        ("scale_group", 31),
+        ("moment_bits", 2),
+        ("matmul", "int7"),
+        ("quantize", "some"),
         ("device", "tpu"),
         ("model_path", ""),
         ("model_path", "/nowhere/at/all"),
@@ -85,6 +101,78 @@ def test_a_mistake_stands_at_its_field_and_start_waits(
     assert "Start waits" in now.fit
 
 
+@pytest.mark.parametrize("preset", QFT_PRESETS)
+def test_a_preset_sets_the_fields_and_asks_for_nothing_else(preset: QftPreset) -> None:
+    form = Form(rounding="nearest").with_method("qft", preset)
+    assert form.changed == ()
+    assert form.document()["method"] == {"kind": "qft", "preset": preset}
+    method = validate_spec(form.document()).method
+    assert isinstance(method, QftSettings)
+    assert method.follows_preset
+    assert {name: getattr(form, name) for name in QFT_FIELDS} == own_settings(preset)
+
+
+def test_a_changed_field_is_asked_for_by_name_and_wins() -> None:
+    form = replace(Form().with_method("qft", "paper"), rounding="stochastic", outlier_percent=0.5)
+    changed = {"rounding": "stochastic", "outlier_percent": 0.5}
+    assert form.document()["method"] == {"kind": "qft", "preset": "paper", **changed}
+    assert form.changed == tuple(changed)
+    assert form.with_method("qft", "paper").changed == ()
+    assert form.with_method("full", None).document()["method"] == {"kind": "full"}
+    # An emptied number is what the preset sets.
+    assert replace(form, outlier_percent=None).changed == ("rounding",)
+
+
+def test_the_form_offers_every_setting_and_every_choice() -> None:
+    schema = RunSpec.model_json_schema()["$defs"]
+    assert set(QFT_FIELDS) == set(schema["QftSettings"]["properties"]) - {"kind", "preset"}
+    assert set(QFT_FIELDS) <= {*field_names()} & {*LABELS} & {*HELP}
+    for group, names in (("QftSettings", QFT_FIELDS), ("TrainSpec", ("schedule",))):
+        for name in names:
+            choices = schema[group]["properties"][name].get("enum")
+            offered = [value for _, value in CHOICES.get(name, [])]
+            assert sorted(map(str, offered)) == sorted(map(str, choices or []))
+    assert {name: getattr(Form(), name) for name in QFT_FIELDS} == own_settings("balanced")
+
+
+def test_int8_products_with_outliers_are_refused_at_their_field(forecasts: Forecasts) -> None:
+    now = frames(forecasts, matmul="int8", outlier_percent=1)
+    assert list(now.wrong) == ["matmul"]
+    assert now.waits[0].startswith("Matmul: int8 products need one scale per row")
+
+
+def test_fused_updates_are_refused_where_stacked_gradients_are_not(forecasts: Forecasts) -> None:
+    wish: dict[str, Any] = {"grad_accumulation": 4, "max_grad_norm": "0.5"}
+    fused = frames(forecasts, **wish)
+    assert set(fused.wrong) == set(wish)
+    assert all("gradients stack" in sentence for sentence in fused.wrong.values())
+    stacked = frames(forecasts, **wish, gradients="stack")
+    assert not stacked.waits
+    assert "QFT balanced, changed" in stacked.methods
+
+
+def test_the_settings_of_qft_are_shown_where_it_is_chosen(forecasts: Forecasts) -> None:
+    own = frames(forecasts)
+    assert (own.is_qft, own.is_changed) == (True, False)
+    changed = frames(forecasts, update="adamw", moment_bits=4)
+    assert changed.is_changed
+    assert "balanced, changed</b>: Update, Moments." in changed.preset_note
+    assert not frames(forecasts, kind="full", update="adamw").is_changed
+    assert not frames(forecasts, kind="full").is_qft
+
+
+def test_the_forecast_follows_the_settings_of_qft(forecasts: Forecasts) -> None:
+    def total(**values: Any) -> int:
+        report = forecasts.report(Form(model="llama-2-7b", **values).document())
+        assert report.chosen is not None
+        return report.chosen.total_bytes
+
+    assert total(moment_bits=4) < total() < total(residual_bits=4) < total(residual_bits=8)
+    assert total() < total(outlier_percent=0.5) < total(outlier_percent=1)
+    assert total() < total(update="adamw")
+    assert total() < total(gradients="stack")
+
+
 def test_several_mistakes_are_told_at_once(forecasts: Forecasts) -> None:
     now = frames(forecasts, batch_size=0, learning_rate="fast", data=OTHER, data_path="/no.jsonl")
     assert set(now.wrong) == {"batch_size", "learning_rate", "data_path"}
@@ -95,7 +183,9 @@ def test_several_mistakes_are_told_at_once(forecasts: Forecasts) -> None:
 def test_no_input_rounds_what_is_typed() -> None:
     with gr.Blocks():
         steps = fine_inputs()["steps"]
+        outliers = qft_inputs()["outlier_percent"]
     assert steps.preprocess(1.5) == 1.5
+    assert outliers.preprocess(0.25) == 0.25
     assert Form(steps=steps.preprocess(60.0)).document()["train"]["steps"] == 60
 
 
@@ -109,7 +199,14 @@ def test_a_refusal_of_the_engine_stands_at_its_field_and_start_does_not_wait(
     assert "exists already" in now.fit
 
 
-@pytest.mark.parametrize("field", ["model.source", "model.revision", "data.source", "train.seed"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("model.source", "model.revision", "data.source"),
+        *(f"train.{name}" for name in ("seed", "schedule", "weight_decay", "max_grad_norm")),
+        *(f"method.{name}" for name in QFT_FIELDS),
+    ],
+)
 def test_every_mistake_has_a_place(field: str) -> None:
     assert place_of(RequestError(field, "x"), Form()) in field_names()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from engine.memory.devices import Device
 from qft_gui import chat_room
 from qft_gui.chat_client import ChatError
 from qft_gui.chat_room import Answer, ChatRoom, Proof, Reply, Settings
-from qft_gui.forecasts import Forecasts
+from qft_gui.forecasts import METHOD_CHOICES, Forecasts
 from qft_gui.form import Form
 from qft_gui.fragments import render
 from qft_gui.service import Service
@@ -117,12 +118,6 @@ def test_the_head_shows_forecast_beside_measured(tmp_path: Path) -> None:
     assert facts["Step"]["value"] == "60"
     assert "+3.1 %" in facts["Tensors at peak"]["unit"]
     assert facts["Held-out loss"]["unit"] == "was 2.80"
-    assert "Weights moved" in facts
-
-
-def test_a_method_without_codes_shows_no_weights_moved(tmp_path: Path) -> None:
-    facts = run.run_head(snapshot(tmp_path, kind="full"))["facts"]
-    assert "Weights moved" not in {fact["name"] for fact in facts}
 
 
 def test_replies_keep_the_one_before_training(tmp_path: Path) -> None:
@@ -185,9 +180,9 @@ def test_text_from_models_data_and_errors_is_only_text(tmp_path: Path) -> None:
 
 def test_the_parts_of_the_bar_add_up_to_the_total() -> None:
     forecasts = Forecasts()
-    for kind in ("qft", "full"):
-        document = Form(model="llama-2-7b", kind=kind, device="cpu").document()
-        forecast = forecasts.report(document).chosen
+    for choice in METHOD_CHOICES:
+        form = Form(model="llama-2-7b", device="cpu").with_method(*choice)
+        forecast = forecasts.report(form.document()).chosen
         assert forecast is not None
         parts = setup.shown_terms(forecast)
         assert sum(parts.values()) == forecast.total_bytes
@@ -207,13 +202,57 @@ def test_a_tight_fit_is_said_as_one() -> None:
     report = forecasts.report(Form(model="llama-3.2-1b", device="cpu").document())
     assert report.chosen is not None
     middle = (report.chosen.total_bytes + report.chosen.high_bytes) // 2
-    tight = type(report.chosen)(**{**report.chosen.__dict__, "free_bytes": middle})
+    tight = replace(report.chosen, free_bytes=middle)
     device = Device("cuda:0", "cuda", "GPU", middle * 2, middle)
-    frame = setup.fit_card(
-        type(report)(**{**report.__dict__, "forecasts": {"qft": tight}, "device": device})
-    )
+    rows = tuple(replace(row, forecast=tight) if row.is_chosen else row for row in report.methods)
+    frame = setup.fit_card(replace(report, methods=rows, device=device))
     assert frame["mark"].word.startswith("Tight")
     assert frame["has_limit"]
+
+
+def table_rows(form: Form) -> dict[str, dict[str, Any]]:
+    report = Forecasts().report(form.document())
+    return {row["key"]: row for row in setup.method_table(report)["rows"]}
+
+
+def test_every_method_and_every_preset_is_a_row_with_a_sentence() -> None:
+    rows = table_rows(Form(device="cpu"))
+    assert list(rows) == ["qft-balanced", "qft-lean", "qft-quality", "qft-paper", "full"]
+    assert [key for key, row in rows.items() if row["picked"]] == ["qft-balanced"]
+    assert rows["qft-paper"]["name"] == "QFT paper"
+    assert rows["qft-paper"]["gives"] == (
+        "As published; at fine-tuning rates it mostly trains scales and outliers"
+    )
+    assert len({row["gives"] for row in rows.values()}) == len(rows)
+    assert all(row["known"] for row in rows.values())
+
+
+def test_a_preset_with_other_settings_says_that_it_is_changed() -> None:
+    paper = Form(device="cpu").with_method("qft", "paper")
+    rows = table_rows(replace(paper, rounding="stochastic"))
+    assert {row["name"] for row in rows.values() if row["picked"]} == {"QFT paper, changed"}
+    assert rows["qft-lean"]["name"] == "QFT lean"
+    assert "paper, changed" in render(
+        "preset_note", **setup.preset_note("paper", ["Rounding", "Update"])
+    )
+    assert "changed" not in render("preset_note", **setup.preset_note("paper", []))
+
+
+def test_a_method_that_cannot_do_it_says_why_and_the_others_keep_their_numbers() -> None:
+    rows = table_rows(replace(Form(device="cpu"), max_grad_norm="1"))
+    for name in ("balanced", "lean", "quality"):
+        row = rows[f"qft-{name}"]
+        assert row["why_not"] == (
+            "Fused updates move each weight before the whole gradient's length is known."
+        )
+        assert (row["known"], row["mark"].word) == (False, "Cannot")
+    assert rows["qft-paper"]["known"]
+    assert rows["full"]["known"]
+
+
+def test_a_mistake_that_is_no_methods_own_is_not_told_in_every_row() -> None:
+    for row in table_rows(Form(device="cpu", steps=0)).values():
+        assert (row["known"], row["why_not"], row["mark"].word) == (False, "", "Waits")
 
 
 class FakeClient:

@@ -47,9 +47,10 @@ def test_single_precision_is_as_good() -> None:
     assert torch.equal(lion_direction(gradient, momentum)[clear].double(), mixed.sign()[clear])
 
 
-def test_nothing_given_is_changed_and_nothing_moves_without_a_slope() -> None:
+def test_the_direction_changes_nothing_and_nothing_moves_without_a_slope() -> None:
     gradient, momentum = torch.tensor([1.0, -2.0, 0.0]), torch.tensor([0.5, 0.5, 0.0])
     assert lion_direction(gradient, momentum).tolist() == [1.0, 1.0, 0.0]
-    assert lion_momentum(gradient, momentum).tolist() == pytest.approx([0.505, 0.475, 0.0])
-    assert gradient.tolist() == [1.0, -2.0, 0.0]
     assert momentum.tolist() == [0.5, 0.5, 0.0]
+    assert lion_momentum(gradient, momentum) is momentum
+    assert momentum.tolist() == pytest.approx([0.505, 0.475, 0.0])
+    assert gradient.tolist() == [1.0, -2.0, 0.0]

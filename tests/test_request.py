@@ -94,6 +94,31 @@ BAD: dict[str, tuple[Spoil, str, str]] = {
         "train.batch_size",
         "it should be greater than or equal to 1, but is 0.",
     ),
+    "unknown preset": (
+        lambda r: r.ask_for("method", preset="papers"),
+        "method.preset",
+        'but is "papers". Choose balanced, lean, quality or paper.',
+    ),
+    "accumulation with fused updates": (
+        lambda r: r.ask_for("train", grad_accumulation=2),
+        "train.grad_accumulation",
+        "Use grad_accumulation 1, or gradients stack.",
+    ),
+    "clipping with fused updates": (
+        lambda r: r.ask_for("train", max_grad_norm=1.0),
+        "train.max_grad_norm",
+        "Leave max_grad_norm out, or use gradients stack.",
+    ),
+    "int8 products with scale groups": (
+        lambda r: r.ask_for("method", matmul="int8", scale_group=32),
+        "method.matmul",
+        "Use dequantize, or scale_group row and outlier_percent 0.",
+    ),
+    "int8 products with outliers": (
+        lambda r: r.ask_for("method", matmul="int8", outlier_percent=0.5),
+        "method.matmul",
+        "int8 products need one scale per row and no weights in float32 among them.",
+    ),
     "no such device": (
         lambda r: r.ask_for("train", device="cuda:99"),
         "train.device",

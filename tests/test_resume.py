@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from engine.checkpoint import committed
@@ -76,11 +77,11 @@ def work(run: RunDir, stop_after: int | None = None, kill_after: int | None = No
         trainer.save()
 
 
-def final_state(run: RunDir) -> dict[str, Tensor]:
+def final_state(run: RunDir, steps: int = STEPS) -> dict[str, Tensor]:
     """Read anew from the checkpoint, with what belongs to it."""
     with EventWriter(run.events_path, run.attempt()) as events:
         one = prepare(run, events)
-    assert one.progress.step == STEPS
+    assert one.progress.step == steps
     return snapshot(one)
 
 
@@ -129,6 +130,41 @@ def test_a_stopped_run_goes_on_bitwise(
     # A stop does not wait for the evaluation that its step would have had.
     assert expected.keys() - found.keys() <= {("eval", stop_after)}
     assert_same_state(final_state(run), state)
+
+
+LION = {"update": "lion", "residual_bits": 4, "outlier_percent": 1.0}
+ADAMW4 = {"update": "adamw", "moment_bits": 4, "outlier_percent": 1.0, "scale_group": 32}
+STACK = {"gradients": "stack", "quantize": "all"}
+
+
+@pytest.mark.parametrize(
+    "settings", [LION, {**LION, **STACK}, ADAMW4, {**ADAMW4, **STACK}], ids=str
+)
+def test_ten_steps_are_five_and_five_bitwise_in_several_passes(
+    folder: Path, data: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """With outliers that are chosen anew on both sides of the break."""
+    stacked = settings.get("gradients") == "stack"
+    train = {"steps": 10, "eval_every": 100, "learning_rate": 1e-3, "weight_decay": 0.1}
+    if stacked:
+        train |= {"grad_accumulation": 2, "batch_size": 3, "max_grad_norm": 0.5}
+    else:
+        train |= {"batch_size": 6}
+    spec = tiny_spec(folder, data, {"kind": "qft", **settings}, **train)
+    whole, broken = (create_run(tmp_path / "runs", spec, name) for name in ("whole", "broken"))
+    work(whole)
+    work(broken, stop_after=5)
+    work(broken)
+    with EventWriter(tmp_path / "events.jsonl", 1) as events:
+        one = prepare(create_run(tmp_path / "runs", spec), events)
+    new_passes = [step for step in range(1, 11) if one.begins_epoch(step)]
+    assert min(new_passes) <= 5 < max(new_passes)
+    assert_same_state(final_state(broken, 10), final_state(whole, 10))
+    expected = curves(whole)
+    assert len([kind for kind, _ in expected if kind == "step"]) == 10
+    assert curves(broken) == expected
+    places = "model.decoder.layers.0.fc1.weight/weight.outlier_offsets"
+    assert not torch.equal(snapshot(one)[places], final_state(whole, 10)[places])
 
 
 @pytest.mark.parametrize("method", METHODS)

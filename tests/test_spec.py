@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from engine.contract.errors import RequestError, RequestErrors, mistakes
-from engine.contract.spec import METHOD_KINDS, RunSpec
+from engine.contract.spec import METHOD_KINDS, QFT_PRESETS, QftSettings, RunSpec
 from engine.contract.spec_file import validate_spec
 
 MINIMAL: dict[str, Any] = {
@@ -33,7 +33,19 @@ FIELDS = {
         "train_on": "replies",
         "sha256": None,
     },
-    "method.qft": {"kind": "qft", "rounding": "stochastic"},
+    "method.qft": {
+        "kind": "qft",
+        "preset": "balanced",
+        "update": "lion",
+        "rounding": "stochastic",
+        "residual_bits": 0,
+        "outlier_percent": 0.0,
+        "gradients": "fused",
+        "scale_group": "row",
+        "moment_bits": 8,
+        "matmul": "dequantize",
+        "quantize": "linear",
+    },
     "method.full": {"kind": "full"},
     "train": {
         "steps": None,
@@ -56,13 +68,47 @@ FIELDS = {
 CHOICES = {
     "data.format": ["auto", "messages", "sharegpt", "instruction"],
     "data.train_on": ["replies", "all"],
+    "method.qft.preset": ["balanced", "lean", "quality", "paper"],
+    "method.qft.update": ["lion", "adamw"],
     "method.qft.rounding": ["stochastic", "nearest"],
+    "method.qft.residual_bits": [0, 4, 8],
+    "method.qft.gradients": ["fused", "stack"],
+    "method.qft.scale_group": ["row", 32, 64, 128],
+    "method.qft.moment_bits": [8, 4],
+    "method.qft.matmul": ["dequantize", "int8"],
+    "method.qft.quantize": ["linear", "all"],
     "train.schedule": ["constant", "linear", "cosine"],
+}
+# What each preset sets beside the defaults; whoever changes this changes what people's files mean.
+PRESETS: dict[str, dict[str, Any]] = {
+    "balanced": {},
+    "lean": {"moment_bits": 4},
+    "quality": {"residual_bits": 4},
+    "paper": {
+        "rounding": "nearest",
+        "outlier_percent": 1.0,
+        "gradients": "stack",
+        "scale_group": 32,
+        "quantize": "all",
+    },
+}
+# One value of each setting that no preset has.
+UNUSUAL = {
+    "update": "adamw",
+    "rounding": "stochastic",
+    "residual_bits": 8,
+    "outlier_percent": 0.5,
+    "gradients": "fused",
+    "scale_group": 128,
+    "moment_bits": 4,
+    "matmul": "dequantize",
+    "quantize": "linear",
 }
 # Lowest and highest value that is allowed, and the nearest that are not; None: no bound there.
 BOUNDS: list[tuple[str, Any, Any, Any, Any]] = [
     ("data.eval_percent", 0, 50, -0.1, 50.1),
     ("data.max_rows", 1, None, 0, None),
+    ("method.outlier_percent", 0, 2, -0.1, 2.1),
     ("train.steps", 1, 10_000_000, 0, 10_000_001),
     ("train.epochs", 1e-9, 10_000, 0, 10_000.1),
     ("train.batch_size", 1, 4096, 0, 4097),
@@ -126,16 +172,20 @@ def test_public_surface_of_the_spec() -> None:
         assert schema["$defs"][groups[group]]["properties"][key]["enum"] == choices
 
 
+def at_edge(place: str, value: Any) -> dict[str, Any]:
+    return document(place, value, kind="qft" if place.startswith("method.") else "full")
+
+
 @pytest.mark.parametrize("entry", BOUNDS, ids=lambda entry: entry[0])
 def test_bounds_hold_to_the_last_value(entry: tuple[str, Any, Any, Any, Any]) -> None:
     place, lowest, highest, too_low, too_high = entry
     for value in (lowest, highest):
         if value is not None:
             group, key = place.split(".")
-            assert getattr(getattr(validate_spec(document(place, value)), group), key) == value
+            assert getattr(getattr(validate_spec(at_edge(place, value)), group), key) == value
     for value in (too_low, too_high):
         if value is not None:
-            (mistake,) = refusals(document(place, value))
+            (mistake,) = refusals(at_edge(place, value))
             assert mistake.field == place
             assert mistake.message.startswith("it should be ")
             assert mistake.message.endswith(f", but is {json.dumps(value)}.")
@@ -157,6 +207,28 @@ def test_bounds_hold_to_the_last_value(entry: tuple[str, Any, Any, Any, Any]) ->
         (
             document("method.round", 5, kind="qft"),
             ["method.round: there is no such setting. Did you mean rounding?"],
+        ),
+        (
+            document("method.preset", "papers", kind="qft"),
+            [
+                "method.preset: it should be 'balanced', 'lean', 'quality' or 'paper', but is "
+                '"papers".'
+            ],
+        ),
+        (
+            document("method.preset", ["paper"], kind="qft"),
+            [
+                "method.preset: it should be 'balanced', 'lean', 'quality' or 'paper', but is "
+                "a list."
+            ],
+        ),
+        (
+            document("method.residual_bits", 2, kind="qft"),
+            ["method.residual_bits: it should be 0, 4 or 8, but is 2."],
+        ),
+        (
+            document("method.scale_group", "32", kind="qft"),
+            ["method.scale_group: it should be 'row', 32, 64 or 128, but is \"32\"."],
         ),
         (
             document("method.kind", "qlara"),
@@ -232,17 +304,79 @@ def test_each_mistake_is_one_sentence(value: Any, expected: list[str]) -> None:
         assert sentence in (str(mistake), f"{mistake.field}: {mistake.message}")
 
 
-def test_qft_refuses_what_fused_updates_cannot_do_and_says_what_to_do_instead() -> None:
+def qft(**settings: Any) -> QftSettings:
+    method = validate_spec({**MINIMAL, "method": {"kind": "qft", **settings}}).method
+    assert isinstance(method, QftSettings)
+    return method
+
+
+@pytest.mark.parametrize("preset", QFT_PRESETS)
+def test_a_preset_fills_what_is_left_out_and_what_is_given_wins(preset: str) -> None:
+    own = qft(preset=preset)
+    filled = {**FIELDS["method.qft"], "preset": preset, **PRESETS[preset]}
+    assert own.model_dump() == filled
+    assert own.follows_preset
+    for name, value in UNUSUAL.items():
+        changed = qft(preset=preset, **{name: value})
+        assert changed.model_dump() == {**filled, name: value}
+        assert changed.follows_preset is (filled[name] == value)
+
+
+def test_the_presets_are_four_and_the_first_is_the_default() -> None:
+    assert set(PRESETS) == set(QFT_PRESETS)
+    assert qft() == qft(preset="balanced")
+    assert not qft(preset="balanced", **PRESETS["paper"]).follows_preset
+    # A spec.json holds every setting, and means the same when it is read again.
+    spec = validate_spec(document("method.preset", "paper", kind="qft"))
+    assert validate_spec(json.loads(json.dumps(spec.as_json()))).method == qft(preset="paper")
+
+
+def test_fused_updates_refuse_what_they_cannot_do_and_say_what_to_do_instead() -> None:
     train = {"grad_accumulation": 2, "max_grad_norm": 1.0}
-    accumulation, norm = sentences(document("train", train, kind="qft"))
-    assert accumulation.startswith("train.grad_accumulation: qft updates each weight during")
-    assert accumulation.endswith("Use grad_accumulation 1 and a larger batch_size.")
-    assert norm.startswith("train.max_grad_norm: qft updates each weight before")
-    assert norm.endswith("Leave max_grad_norm out.")
+    assert sentences(document("train", train, kind="qft")) == [
+        "train.grad_accumulation: fused updates move each weight during the backward pass, so "
+        "there is no gradient to add up. Use grad_accumulation 1, or gradients stack.",
+        "train.max_grad_norm: fused updates move each weight before the whole gradient's length "
+        "is known. Leave max_grad_norm out, or use gradients stack.",
+    ]
     for field, value in train.items():
         (sentence,) = sentences(document("train", {field: value}, kind="qft"))
         assert sentence.startswith(f"train.{field}: ")
     assert validate_spec(document("train", train)).train.grad_accumulation == 2
+
+
+@pytest.mark.parametrize("method", [{"gradients": "stack"}, {"preset": "paper"}])
+def test_stacked_gradients_can_be_added_up_and_clipped(method: dict[str, Any]) -> None:
+    train = {"grad_accumulation": 2, "max_grad_norm": 1.0}
+    wish = {**document("train", train), "method": {"kind": "qft", **method}}
+    assert validate_spec(wish).train.max_grad_norm == 1.0
+    fused = {**wish, "method": {**wish["method"], "gradients": "fused"}}
+    assert [mistake.field for mistake in refusals(fused)] == [f"train.{name}" for name in train]
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_refused"),
+    [
+        ({}, False),
+        ({"residual_bits": 4}, False),
+        ({"scale_group": 64}, True),
+        ({"outlier_percent": 0.1}, True),
+        ({"preset": "paper"}, True),
+        ({"preset": "paper", "scale_group": "row"}, True),
+        ({"preset": "paper", "scale_group": "row", "outlier_percent": 0}, False),
+    ],
+)
+def test_int8_products_need_one_scale_per_row_and_no_outliers(
+    settings: dict[str, Any], is_refused: bool
+) -> None:
+    wish = {"matmul": "int8", **settings}
+    if not is_refused:
+        assert qft(**wish).matmul == "int8"
+        return
+    assert sentences({**MINIMAL, "method": {"kind": "qft", **wish}}) == [
+        "method.matmul: int8 products need one scale per row and no weights in float32 among "
+        "them. Use dequantize, or scale_group row and outlier_percent 0."
+    ]
 
 
 def test_a_spec_cannot_be_changed() -> None:
@@ -270,7 +404,7 @@ NEAR_SPECS = st.fixed_dictionaries(
         group: JSON_VALUES
         | st.dictionaries(
             st.sampled_from([name for table in FIELDS.values() for name in table]) | st.text(),
-            JSON_VALUES | st.sampled_from(["auto", "qft", "full", "starter", 10**400]),
+            JSON_VALUES | st.sampled_from(["auto", "qft", "full", "paper", "starter", 10**400]),
             max_size=5,
         )
         for group in ("model", "data", "method", "train", "model.source")

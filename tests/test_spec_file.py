@@ -46,6 +46,25 @@ def test_json_and_yaml_of_the_same_spec_are_equal(tmp_path: Path) -> None:
         assert read_spec(tmp_path / name) == validate_spec(MINIMAL)
 
 
+def test_a_preset_in_a_file_is_filled_and_overruled(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    start = "model: {source: starter}\ndata: {source: pirate}\nmethod:\n  kind: qft\n"
+    path.write_text(f"{start}  preset: paper\n  scale_group: row\n  outlier_percent: 0\n")
+    method = read_spec(path).as_json()["method"]
+    assert (method["preset"], method["rounding"], method["gradients"]) == (
+        "paper",
+        "nearest",
+        "stack",
+    )
+    assert (method["scale_group"], method["outlier_percent"]) == ("row", 0)
+    # YAML tells the number 64 from the text; the setting takes the number, or the word row.
+    path.write_text(f"{start}  scale_group: 64\n")
+    assert read_spec(path).as_json()["method"]["scale_group"] == 64
+    assert file_sentence(path, f"{start}  scale_group: '64'\n".encode()).endswith(
+        'but is "64". Choose row, 32, 64 or 128.'
+    )
+
+
 def test_a_merge_key_may_be_overruled(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     shared = "x: &x {steps: 5, seed: 1}\ny: &y {<<: *x, seed: 2}\ntrain: {<<: *y, seed: 3}\n"

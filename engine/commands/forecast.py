@@ -3,55 +3,98 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from engine.commands.output import print_json
 from engine.contract.errors import ExitCode, RequestError, RequestErrors, mistakes
 from engine.contract.model_source import check_model_folder, resolve_model
 from engine.contract.presets import resolve_presets
-from engine.contract.spec import METHOD_KINDS, MethodKind, RunSpec
+from engine.contract.spec import METHOD_KINDS, QFT_PRESETS, MethodKind, QftPreset, RunSpec
 from engine.contract.spec_file import read_spec, validate_spec
 from engine.data.source import Dataset, read_dataset
 from engine.memory.devices import Device, choose_device
 from engine.memory.estimate import Forecast, estimate
+from engine.memory.lost_updates import lost_updates
 from engine.memory.units import gib
 from engine.shapes import describe_tokenizer, find_shape
 
+MethodChoice = tuple[MethodKind, QftPreset | None]
+METHOD_CHOICES: tuple[MethodChoice, ...] = tuple(
+    (kind, preset)
+    for kind in METHOD_KINDS
+    for preset in (tuple(QFT_PRESETS) if kind == "qft" else (None,))
+)
+
 
 def estimate_command(options: Namespace) -> ExitCode:
-    """Forecast one spec, or the same spec with every method."""
+    """Forecast one spec, or the same spec with every method and preset."""
     spec = read_spec(options.spec)
     device = _device(spec, options.gpu_gib)
-    kinds = METHOD_KINDS if options.all_methods else (spec.method.kind,)
-    forecasts, dataset = _forecast_and_read(spec, kinds, device)
-    if options.json:
-        rows = {kind: _document(forecast, dataset) for kind, forecast in forecasts.items()}
-        every = [{"kind": kind, "preset": None, **row} for kind, row in rows.items()]
-        print_json({"methods": every} if options.all_methods else rows[spec.method.kind])
-        return ExitCode.DONE
-    refused = f", {len(dataset.refused):,} refused" if dataset.refused else ""
-    print(f"data: {len(dataset.chats):,} rows as {dataset.format}{refused}")
     if options.all_methods:
-        _print_methods(forecasts)
-    else:
-        _print_terms(forecasts[spec.method.kind], device)
+        return _compare_methods(spec, device, as_json=options.json)
+    (forecast,), dataset = _forecast_and_read([spec], device)
+    if options.json:
+        print_json(_document(forecast, dataset))
+        return ExitCode.DONE
+    _print_data(dataset)
+    _print_terms(forecast, device)
     return ExitCode.DONE
 
 
-def _forecast_and_read(
-    spec: RunSpec, kinds: Sequence[MethodKind], device: Device
-) -> tuple[dict[MethodKind, Forecast], Dataset]:
-    """A forecast for each method, and the data; all that `run` would refuse is refused at once."""
+def _compare_methods(spec: RunSpec, device: Device, *, as_json: bool) -> ExitCode:
+    """One row for each method and preset that can do the request; the others say why not."""
+    able: dict[MethodChoice, RunSpec] = {}
+    refused: dict[MethodChoice, tuple[RequestError, ...]] = {}
+    for choice in METHOD_CHOICES:
+        try:
+            able[choice] = _with_method(spec, *choice)
+        except RequestErrors as error:
+            refused[choice] = error.errors
+    forecasts, dataset = _forecast_and_read(list(able.values()), device)
+    rows = dict(zip(able, forecasts, strict=True))
+    if as_json:
+        print_json(
+            {
+                "methods": [
+                    {"kind": kind, "preset": preset, **_document(forecast, dataset)}
+                    for (kind, preset), forecast in rows.items()
+                ],
+                "refused": [
+                    {"kind": kind, "preset": preset, "errors": [one.as_json() for one in errors]}
+                    for (kind, preset), errors in refused.items()
+                ],
+            }
+        )
+        return ExitCode.DONE
+    _print_data(dataset)
+    for choice in METHOD_CHOICES:
+        print(f"{' '.join(filter(None, choice)):14}", end=" ")
+        if choice in rows:
+            print(_summary(rows[choice]))
+        else:
+            why = " ".join(f"{one.field}: {one.message}" for one in refused[choice])
+            print(f"{'-':>12}  Cannot do this. {why}")
+    return ExitCode.DONE
+
+
+def _forecast_and_read(specs: Sequence[RunSpec], device: Device) -> tuple[list[Forecast], Dataset]:
+    """A forecast for each spec, and the data; all that `run` would refuse is refused at once.
+
+    Args:
+        specs: The same request with different methods.
+        device: Where it would run.
+    """
     found: list[RequestError] = []
-    forecasts: dict[MethodKind, Forecast] = {}
+    forecasts: list[Forecast] = []
     dataset = None
     try:
-        forecasts = {kind: forecast_of(_with_method(spec, kind), device) for kind in kinds}
+        forecasts = [forecast_of(spec, device) for spec in specs]
     except (RequestError, RequestErrors) as error:
         found.extend(mistakes(error))
     try:
-        dataset = read_dataset(spec.data)
+        dataset = read_dataset(specs[0].data)
     except RequestError as error:
         found.append(error)
     if found or dataset is None:
@@ -78,7 +121,10 @@ def forecast_of(spec: RunSpec, device: Device) -> Forecast:
     if reference.folder is not None:
         check_model_folder(reference.folder)
     shape = find_shape(reference, spec.model.revision)
-    return estimate(resolve_presets(spec, reference), shape, device)
+    complete = resolve_presets(spec, reference)
+    forecast = estimate(complete, shape, device)
+    warning = lost_updates(complete, shape)
+    return replace(forecast, advice=(*forecast.advice, warning)) if warning else forecast
 
 
 def _device(spec: RunSpec, gpu_gib: float | None) -> Device:
@@ -92,20 +138,24 @@ def _device(spec: RunSpec, gpu_gib: float | None) -> Device:
     return Device("cuda", "cuda", f"a GPU with {gpu_gib:g} GiB", size, size)
 
 
-def _print_methods(forecasts: Mapping[MethodKind, Forecast]) -> None:
-    for kind, forecast in forecasts.items():
-        band = f"{gib(forecast.low_bytes)} to {gib(forecast.high_bytes)}"
-        print(f"{kind:8} {gib(forecast.total_bytes):>12}  ({band})  {_verdict(forecast)}")
+def _with_method(spec: RunSpec, kind: MethodKind, preset: QftPreset | None) -> RunSpec:
+    """The same request for another method, with nothing but its preset's own settings.
+
+    Raises:
+        RequestErrors: The method cannot do what is asked.
+    """
+    method = {"kind": kind} if preset is None else {"kind": kind, "preset": preset}
+    return validate_spec({**spec.as_json(), "method": method})
 
 
-def _with_method(spec: RunSpec, kind: MethodKind) -> RunSpec:
-    """The same request for another method; its own settings only where it is the one asked for."""
-    if kind == spec.method.kind:
-        return spec
-    document: dict[str, Any] = spec.as_json()
-    document["method"] = {"kind": kind}
-    document["train"] |= {"grad_accumulation": 1, "max_grad_norm": None}
-    return validate_spec(document)
+def _print_data(dataset: Dataset) -> None:
+    refused = f", {len(dataset.refused):,} refused" if dataset.refused else ""
+    print(f"data: {len(dataset.chats):,} rows as {dataset.format}{refused}")
+
+
+def _summary(forecast: Forecast) -> str:
+    band = f"{gib(forecast.low_bytes)} to {gib(forecast.high_bytes)}"
+    return f"{gib(forecast.total_bytes):>12}  ({band})  {_verdict(forecast)}"
 
 
 def _print_terms(forecast: Forecast, device: Device) -> None:

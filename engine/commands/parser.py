@@ -26,6 +26,7 @@ _COMMANDS = {
     "estimate": "engine.commands.forecast",
     "inspect": "engine.commands.forecast",
     "ask": "engine.commands.talk",
+    "xray": "engine.commands.xray",
     "schema": "engine.commands.schema",
 }
 
@@ -158,8 +159,12 @@ def _add_model_commands(commands: Commands[Parser]) -> None:
     ask.add_argument("--temperature", type=float, default=0.0, metavar="T")
     ask.add_argument("--max-new-tokens", type=int, default=128, metavar="N")
     ask.add_argument("--system", default="", metavar="TEXT")
-    _add_runs(ask)
-    for command in (estimate, inspect, ask):
+    xray = commands.add_parser("xray", help="what the numbers inside a model or a run look like")
+    xray.add_argument("target", metavar="TARGET", help="run, model folder, hub id or starter")
+    xray.add_argument("--data", metavar="SOURCE", help="chats that the gradients come from")
+    for command in (ask, xray):
+        _add_runs(command)
+    for command in (estimate, inspect, ask, xray):
         _add_json(command)
 
 

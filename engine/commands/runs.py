@@ -27,6 +27,7 @@ from engine.contract.status import (
     error_of,
     read_status,
 )
+from engine.memory.lost_updates import lost_updates
 from engine.request import create_checked_run
 
 _POLL_S = 0.2
@@ -36,6 +37,7 @@ _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 def launch_command(options: Namespace) -> ExitCode:
     """Start in the background."""
     run = create_checked_run(read_spec(options.spec), options.runs, options.name)
+    _warn(run)
     launch(run)
     _print_run(run, options)
     return ExitCode.DONE
@@ -44,6 +46,7 @@ def launch_command(options: Namespace) -> ExitCode:
 def run_command(options: Namespace) -> ExitCode:
     """Start, and stay until it ends. Ctrl-C asks it to stop and keep a checkpoint."""
     run = create_checked_run(read_spec(options.spec), options.runs, options.name)
+    _warn(run)
     try:
         return launch_and_follow(run)
     finally:
@@ -75,6 +78,13 @@ def stop_command(options: Namespace) -> ExitCode:
     run.request_stop(discard=options.discard)
     _print_run(run, options)
     return ExitCode.DONE
+
+
+def _warn(run: RunDir) -> None:
+    """Say what would make the run useless; whoever wants it all the same gets it."""
+    warning = lost_updates(run.spec())
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _print_run(run: RunDir, options: Namespace) -> None:

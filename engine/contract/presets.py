@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from engine.contract.bundled import catalogue
 from engine.contract.model_source import ModelReference, count_parameters
-from engine.contract.spec import MethodKind, RunSpec
+from engine.contract.spec import MethodKind, MethodSettings, RunSpec
 
 SMALL_MODEL_PARAMETERS = 100_000_000
 DEFAULT_STEPS = 60
@@ -35,7 +35,7 @@ def resolve_presets(spec: RunSpec, model: ModelReference) -> RunSpec:
         spec: What the person asked for.
         model: Whose size decides the learning rate.
     """
-    preset = PRESETS[spec.method.kind]
+    preset = _preset_of(spec.method)
     small = (number_of_parameters(model) or SMALL_MODEL_PARAMETERS) < SMALL_MODEL_PARAMETERS
     rate = preset.learning_rate_small if small else preset.learning_rate
     train = spec.train
@@ -50,6 +50,12 @@ def resolve_presets(spec: RunSpec, model: ModelReference) -> RunSpec:
         ),
     }
     return spec.model_copy(update={"train": train.model_copy(update=filled)})
+
+
+def _preset_of(method: MethodSettings) -> Preset:
+    if method.kind == "qft" and method.update == "adamw":
+        return PRESETS["full"]  # the same update rule, so the same rates
+    return PRESETS[method.kind]
 
 
 def number_of_parameters(model: ModelReference) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -54,14 +54,100 @@ class DataSpec(Frozen):
     )
 
 
+QftPreset = Literal["balanced", "lean", "quality", "paper"]
+# What a preset sets where the person did not; `balanced` is the fields' own defaults.
+QFT_PRESETS: dict[QftPreset, dict[str, Any]] = {
+    "balanced": {},
+    "lean": {"moment_bits": 4},
+    "quality": {"residual_bits": 4},
+    "paper": {
+        "rounding": "nearest",
+        "outlier_percent": 1.0,
+        "gradients": "stack",
+        "scale_group": 32,
+        "quantize": "all",
+    },
+}
+
+
 class QftSettings(Frozen):
     """Quantized full-parameter tuning: every weight is trained and kept in 8 bits."""
 
     kind: Literal["qft"] = "qft"
+    preset: QftPreset = Field(
+        default="balanced",
+        description="Sets the settings below that are left out. Balanced trains as float32 does; "
+        "lean takes least memory; quality keeps more of each update; paper is the published "
+        "algorithm.",
+    )
+    update: Literal["lion", "adamw"] = Field(
+        default="lion",
+        description="Lion keeps one moment and moves every weight equally far; AdamW keeps two.",
+    )
     rounding: Literal["stochastic", "nearest"] = Field(
         default="stochastic",
         description="Stochastic keeps small updates on average; nearest loses most of them.",
     )
+    residual_bits: Literal[0, 4, 8] = Field(
+        default=0,
+        description="Bits kept of what an 8-bit code cannot hold, so that less of it is random.",
+    )
+    outlier_percent: float = Field(
+        default=0.0,
+        ge=0,
+        le=2,
+        description="Share of the largest weights kept in float32, 6 bytes each.",
+    )
+    gradients: Literal["fused", "stack"] = Field(
+        default="fused",
+        description="Fused updates a weight as soon as its gradient is known; stack keeps all "
+        "gradients in 8 bits, for clipping and accumulation.",
+    )
+    scale_group: Literal["row", 32, 64, 128] = Field(
+        default="row", description="Weights that share one quantization scale."
+    )
+    moment_bits: Literal[8, 4] = Field(
+        default=8, description="Bits of an optimizer moment; 4 is leaner and less exact."
+    )
+    matmul: Literal["dequantize", "int8"] = Field(
+        default="dequantize",
+        description="Int8 multiplies 8-bit activations and weights: faster on some hardware, "
+        "less exact.",
+    )
+    quantize: Literal["linear", "all"] = Field(
+        default="linear",
+        description="Which weights become codes: those of linear layers, or embeddings, head, "
+        "norms and biases too.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        given = cast("dict[str, Any]", value)
+        filling: dict[str, Any] = {}
+        for name, settings in QFT_PRESETS.items():
+            if name == given.get("preset"):  # an unknown one is refused by its own field
+                filling = settings
+        return {**filling, **given}
+
+    @model_validator(mode="after")
+    def _what_int8_matmul_needs(self) -> QftSettings:
+        if self.matmul == "int8" and (self.scale_group != "row" or self.outlier_percent):
+            raise field_errors(
+                (
+                    "method.matmul",
+                    "int8 products need one scale per row and no weights in float32 among them; "
+                    "use dequantize, or scale_group row and outlier_percent 0.",
+                )
+            )
+        return self
+
+    @property
+    def follows_preset(self) -> bool:
+        """Whether every setting is the preset's own."""
+        return self == QftSettings.model_validate({"preset": self.preset})
 
 
 class FullSettings(Frozen):
@@ -129,7 +215,7 @@ class RunSpec(Frozen):
 
     @model_validator(mode="after")
     def _what_the_method_can(self) -> RunSpec:
-        if self.method.kind == "qft":
+        if self.method.kind == "qft" and self.method.gradients == "fused":
             _refuse_for_fused_updates(self.train)
         return self
 
@@ -154,16 +240,16 @@ def _refuse_for_fused_updates(train: TrainSpec) -> None:
         mistakes.append(
             (
                 "train.grad_accumulation",
-                "qft updates each weight during the backward pass, so there is no gradient to add "
-                "up; use grad_accumulation 1 and a larger batch_size.",
+                "fused updates move each weight during the backward pass, so there is no gradient "
+                "to add up; use grad_accumulation 1, or gradients stack.",
             )
         )
     if train.max_grad_norm is not None:
         mistakes.append(
             (
                 "train.max_grad_norm",
-                "qft updates each weight before the whole gradient's length is known, and its "
-                "update has a fixed size anyway; leave max_grad_norm out.",
+                "fused updates move each weight before the whole gradient's length is known; "
+                "leave max_grad_norm out, or use gradients stack.",
             )
         )
     if mistakes:

@@ -12,12 +12,12 @@ from typing import Any, Literal
 from engine.contract.bundled import known_longest_tokens
 from engine.contract.spec import RunSpec
 from engine.memory.devices import Device
-from engine.memory.layout import DTYPE_BYTES
 from engine.memory.model_shape import ModelShape, TensorShape
 from engine.memory.passes import (
     COUNTED,
     Pass,
     activation_bytes,
+    gradient_bytes,
     logits_bytes,
     peak_bytes,
 )
@@ -110,7 +110,7 @@ def estimate(
     plan = plan_for(spec.method)
     longest = longest_tokens or known_longest_tokens(spec.model.source, spec.data.source)
     terms: dict[Term, int] = {
-        "weights": sum(_weight_bytes(tensor, plan) for tensor in shape.tensors),
+        **_weight_terms(shape, plan),
         "moments": sum(_moment_bytes(tensor, plan) for tensor in shape.tensors),
         **_pass_terms(shape, Pass.of(spec, shape, plan, device.kind, longest)),
         "runtime": RUNTIME_BYTES[device.kind],
@@ -149,23 +149,19 @@ def _pass_terms(shape: ModelShape, one_pass: Pass) -> dict[Term, int]:
     }
 
 
-def _weight_bytes(tensor: TensorShape, plan: MemoryPlan) -> int:
-    return plan.of(tensor.role).weight.nbytes(tensor.shape) * tensor.repeat
+def _weight_terms(shape: ModelShape, plan: MemoryPlan) -> dict[Term, int]:
+    """Codes, residuals and outliers apart, where there are any."""
+    terms: dict[Term, int] = {"weights": 0}
+    for tensor in shape.tensors:
+        for part in plan.of(tensor.role).weight.parts(tensor.stored_shape):
+            term: Term = "weights" if part.term == "codes" else part.term
+            terms[term] = terms.get(term, 0) + part.nbytes * tensor.repeat
+    return terms
 
 
 def _moment_bytes(tensor: TensorShape, plan: MemoryPlan) -> int:
     moments = plan.of(tensor.role).moments
-    return sum(layout.nbytes(tensor.shape) for layout in moments) * tensor.repeat
-
-
-def gradient_bytes(shape: ModelShape, one_pass: Pass) -> int:
-    """All gradients in float32, or the one that is alive where updates are fused."""
-    if one_pass.chunk is None:
-        return shape.num_parameters * DTYPE_BYTES["float32"]
-    # A table's gradient comes whole from autograd, in the format that the table is stored in.
-    table = shape.largest("embedding", "other") * DTYPE_BYTES["bfloat16"]
-    matrix = min(shape.largest("linear"), one_pass.chunk) * one_pass.compute_bytes
-    return max(table, matrix)
+    return sum(layout.nbytes(tensor.stored_shape) for layout in moments) * tensor.repeat
 
 
 def _with_advice(forecast: Forecast, spec: RunSpec, shape: ModelShape) -> Forecast:

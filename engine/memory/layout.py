@@ -6,18 +6,27 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-DType = Literal["float32", "bfloat16", "int8"]
-DTYPE_BYTES: dict[DType, int] = {"float32": 4, "bfloat16": 2, "int8": 1}
+DType = Literal["float32", "bfloat16", "int32", "int16", "int8", "uint8"]
+DTYPE_BYTES: dict[DType, int] = {
+    "float32": 4,
+    "bfloat16": 2,
+    "int32": 4,
+    "int16": 2,
+    "int8": 1,
+    "uint8": 1,
+}
+PartTerm = Literal["codes", "outliers", "residual"]
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One real tensor of a layout."""
+    """One real tensor of a layout. `term` is where the forecast counts it."""
 
     name: str
     dtype: DType
     shape: Shape
+    term: PartTerm = "codes"
 
     @property
     def nbytes(self) -> int:
@@ -54,6 +63,8 @@ class Int8:
         group: Weights per scale, or `row` for one scale per output row. Where the row's length
             is no multiple of it, the row is the group.
         scale_dtype: Format of the scales.
+        residual_bits: Bits kept of what a code cannot hold: 0, 4 (two to a byte) or 8.
+        outlier_percent: Share of the largest weights kept in float32 beside the codes.
 
     >>> Int8("row", "bfloat16").nbytes((4, 8))
     40
@@ -63,19 +74,60 @@ class Int8:
 
     group: Literal["row"] | int
     scale_dtype: DType
+    residual_bits: Literal[0, 4, 8] = 0
+    outlier_percent: float = 0.0
 
     def groups_per_row(self, columns: int) -> int:
         """Scales in one row."""
-        if self.group == "row" or columns % self.group:
-            return 1
-        return columns // self.group
+        return groups_per_row(self.group, columns)
+
+    def num_outliers(self, shape: Shape) -> int:
+        """Weights kept in float32."""
+        return round(math.prod(shape) * self.outlier_percent / 100)
 
     def parts(self, shape: Shape) -> tuple[Part, ...]:
         """The tensors that one weight of this shape is stored in."""
-        rows, columns = math.prod(shape[:-1]), shape[-1]
-        return (
+        rows, columns = matrix_shape(shape)
+        parts = [
             Part("codes", "int8", (rows, columns)),
             Part("scales", self.scale_dtype, (rows, self.groups_per_row(columns))),
+        ]
+        if self.residual_bits == 8:
+            parts.append(Part("residual", "int8", (rows, columns), "residual"))
+        elif self.residual_bits == 4:
+            parts.append(Part("residual", "uint8", (rows, packed(columns)), "residual"))
+        if count := self.num_outliers(shape):
+            blocks = math.ceil(rows / block_rows(columns))
+            # A block of rows is small enough for 16 bits, unless one row is larger than that.
+            offset: DType = "int16" if columns <= OUTLIER_BLOCK else "int32"
+            parts += [
+                Part("outlier_values", "float32", (count,), "outliers"),
+                Part("outlier_offsets", offset, (count,), "outliers"),
+                Part("outlier_counts", "int32", (blocks,), "outliers"),
+            ]
+        return tuple(parts)
+
+    def nbytes(self, shape: Shape) -> int:
+        """Bytes of all parts."""
+        return sum(part.nbytes for part in self.parts(shape))
+
+
+@dataclass(frozen=True)
+class Int4:
+    """Symmetric 4-bit codes, two to a byte, with one float32 scale per group of a row.
+
+    >>> Int4(4).nbytes((4, 8))
+    48
+    """
+
+    group: int
+
+    def parts(self, shape: Shape) -> tuple[Part, ...]:
+        """The tensors that one moment of this shape is stored in."""
+        rows, columns = matrix_shape(shape)
+        return (
+            Part("codes", "uint8", (rows, packed(columns))),
+            Part("scales", "float32", (rows, groups_per_row(self.group, columns))),
         )
 
     def nbytes(self, shape: Shape) -> int:
@@ -83,4 +135,53 @@ class Int8:
         return sum(part.nbytes for part in self.parts(shape))
 
 
-Layout = Dense | Int8
+@dataclass(frozen=True)
+class SquareRoot:
+    """Unsigned codes of the square root, for AdamW's second moment; 4 bits are two to a byte.
+
+    >>> SquareRoot(8, 4).nbytes((4, 8))
+    64
+    """
+
+    bits: Literal[8, 4]
+    group: int
+
+    def parts(self, shape: Shape) -> tuple[Part, ...]:
+        """The tensors that one moment of this shape is stored in."""
+        rows, columns = matrix_shape(shape)
+        width = columns if self.bits == 8 else packed(columns)
+        return (
+            Part("codes", "uint8", (rows, width)),
+            Part("scales", "float32", (rows, groups_per_row(self.group, columns))),
+        )
+
+    def nbytes(self, shape: Shape) -> int:
+        """Bytes of all parts."""
+        return sum(part.nbytes for part in self.parts(shape))
+
+
+Layout = Dense | Int8 | Int4 | SquareRoot
+# Weights in a block of outlier positions: what 16 bits can tell apart.
+OUTLIER_BLOCK = 1 << 16
+
+
+def matrix_shape(shape: Shape) -> tuple[int, int]:
+    """Rows and columns of a tensor seen as a matrix; a scalar is one by one."""
+    return math.prod(shape[:-1]), (shape[-1] if shape else 1)
+
+
+def groups_per_row(group: Literal["row"] | int, columns: int) -> int:
+    """Scales in one row: one, where the row is no multiple of the group."""
+    if group == "row" or columns % group:
+        return 1
+    return columns // group
+
+
+def packed(columns: int) -> int:
+    """Bytes of a row of 4-bit codes."""
+    return (columns + 1) // 2
+
+
+def block_rows(columns: int) -> int:
+    """Whole rows in a block of outlier positions."""
+    return max(1, OUTLIER_BLOCK // columns)

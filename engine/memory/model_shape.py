@@ -11,7 +11,7 @@ from typing import Any, Literal
 from platformdirs import user_cache_dir
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA = 1
+SCHEMA = 2
 Role = Literal["linear", "embedding", "small", "other"]
 _NOT_GEOMETRY = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
 
@@ -20,7 +20,8 @@ class TensorShape(BaseModel):
     """One weight. `role` decides how a method stores it.
 
     `linear` is the matrix of a linear layer inside the blocks, `embedding` the token table or the
-    head, `small` a norm or bias, `other` anything else; `other` is stored like an embedding.
+    head, `small` a norm or bias, `other` anything else. `transposed` is a matrix that the model
+    keeps as (inputs, outputs).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,6 +30,12 @@ class TensorShape(BaseModel):
     shape: tuple[int, ...]
     role: Role
     repeat: int = 1
+    transposed: bool = False
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """As a quantized method lays it out: outputs first."""
+        return self.shape[::-1] if self.transposed else self.shape
 
     @property
     def num_elements(self) -> int:

@@ -92,6 +92,15 @@ class FullMethod:
         for name, parameter in self._named.items():
             yield name, parameter.detach()
 
+    def moments(self) -> Iterable[tuple[str, str, Tensor]]:
+        """Both moments of every weight."""
+        for name, parameter in self._named.items():
+            for moment in _MOMENTS:
+                yield name, moment, self._optimizer.state[parameter][moment]
+
+    def new_epoch(self, step: int) -> None:
+        """Nothing here goes by passes."""
+
 
 def _by_dimension(
     parameters: Iterable[nn.Parameter],

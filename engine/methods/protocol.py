@@ -67,3 +67,14 @@ class Method(Protocol):
     def weights(self) -> Iterable[tuple[str, Tensor]]:
         """The trained weights under the names of the original model, one at a time."""
         ...
+
+    def moments(self) -> Iterable[tuple[str, str, Tensor]]:
+        """Every optimizer moment in float32, one at a time: weight's name, moment's name, values.
+
+        The values have the shape of the weight, and are zero before the first step.
+        """
+        ...
+
+    def new_epoch(self, step: int) -> None:
+        """Called before `step`, the first of a further pass over the data."""
+        ...

@@ -14,5 +14,5 @@ def lion_direction(gradient: Tensor, momentum: Tensor) -> Tensor:
 
 
 def lion_momentum(gradient: Tensor, momentum: Tensor) -> Tensor:
-    """The momentum after this step. Same shape as both."""
-    return momentum.lerp(gradient, 1 - BETA2)
+    """The momentum after this step, in place of the one before."""
+    return momentum.lerp_(gradient, 1 - BETA2)

@@ -30,12 +30,14 @@ class RunLayout:
                 server_functions=[_points_of(service)],
                 run=None,
             )
+            self.metrics = slot()
             with gr.Column(elem_classes="q-card", min_width=0):
                 self.replies = slot(render("replies", items=[]))
         self.live = slot(render("announce", text=""))
         self.outputs = [
             self.head,
             self.failure,
+            self.metrics,
             self.replies,
             self.live,
             self.stop,

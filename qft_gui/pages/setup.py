@@ -8,9 +8,8 @@ from typing import Any
 import gradio as gr
 
 from engine.contract.errors import RequestError, RequestErrors, mistakes
-from engine.contract.spec import METHOD_KINDS
-from qft_gui.forecasts import Forecasts
-from qft_gui.form import OTHER, Form, field_names
+from qft_gui.forecasts import METHOD_CHOICES, Forecasts
+from qft_gui.form import OTHER, QFT_FIELDS, Form, field_names
 from qft_gui.navigation import QUIETLY, Navigation, choices, go_to
 from qft_gui.pages.setup_fields import HELP
 from qft_gui.pages.setup_layout import SetupLayout
@@ -26,10 +25,13 @@ def build(service: Service, forecasts: Forecasts, navigation: Navigation) -> Non
     wrong = gr.State({})
     inputs, shown = [wrong, *page.fields], [*page.outputs, wrong, *page.fields]
     latest = {**QUIETLY, "trigger_mode": "always_last"}
-    changes: list[Any] = [field.change for field in page.inputs.values() if field is not page.kind]
+    changes: list[Any] = [
+        field.change for field in page.inputs.values() if not isinstance(field, gr.State)
+    ]
     triggers = [*changes, page.reading.tick, navigation.blocks.load]
     gr.on(triggers, desk.refresh, inputs, shown, **latest)
     page.methods.select(desk.pick, inputs, shown, **latest)
+    page.to_preset.click(desk.to_preset, inputs, shown, **latest)
     file_fields = [page.inputs["data"], page.inputs["data_path"]]
     page.upload.upload(desk.receive, page.upload, file_fields, **QUIETLY)
     page.start.click(
@@ -54,9 +56,18 @@ class _Desk:
         return _updates(setup_frames(Form.of(*values), self._forecasts), old)
 
     def pick(self, event: gr.EventData, old: dict[str, str], *values: Any) -> list[Any]:
-        """Another method was ticked in the table."""
-        kind = getattr(event, "kind", None)
-        return self.refresh(old, kind if kind in METHOD_KINDS else values[0], *values[1:])
+        """Another method was ticked in the table: its preset sets the fields."""
+        form = Form.of(*values)
+        for choice in METHOD_CHOICES:
+            if choice.key == getattr(event, "choice", None):
+                form = form.with_method(*choice)
+        return _updates(setup_frames(form, self._forecasts), old, chosen=form)
+
+    def to_preset(self, old: dict[str, str], *values: Any) -> list[Any]:
+        """The fields of QFT go back to what the preset sets."""
+        form = Form.of(*values)
+        form = form.with_method(form.kind, form.preset)
+        return _updates(setup_frames(form, self._forecasts), old, chosen=form)
 
     def receive(self, file: str) -> tuple[str, Any]:
         """A dataset was uploaded."""
@@ -81,26 +92,35 @@ class _Desk:
         return [go_to("run"), choices(self._service.names(), run), *_updates(now, old)]
 
 
-def _updates(now: Frames, old: dict[str, str]) -> list[Any]:
-    """New values of all outputs; an input is touched only where something about it changed."""
+def _updates(now: Frames, old: dict[str, str], chosen: Form | None = None) -> list[Any]:
+    """New values of all outputs; an input is touched only where something about it changed.
+
+    Args:
+        now: What the page shows.
+        old: The mistakes that it showed before.
+        chosen: The form after a choice of the method, whose settings go into the fields.
+    """
     return [
         now.model,
         now.data,
         now.methods,
+        gr.Accordion(visible=now.is_qft),
+        now.preset_note,
+        gr.Button(visible=now.is_changed),
         now.fit,
         now.dock,
         now.command,
         gr.Button(interactive=not now.waits),
         gr.Timer(active=now.is_reading),
         now.wrong,
-        *(_field_update(name, now, old) for name in field_names()),
+        *(_field_update(name, now, old, chosen) for name in field_names()),
     ]
 
 
-def _field_update(name: str, now: Frames, old: dict[str, str]) -> Any:
-    if name == "kind":
-        return now.kind
+def _field_update(name: str, now: Frames, old: dict[str, str], chosen: Form | None) -> Any:
     update: dict[str, Any] = dict(now.looks.get(name, {}))
+    if chosen is not None and name in ("kind", "preset", *QFT_FIELDS):
+        update["value"] = getattr(chosen, name)
     mistake = now.wrong.get(name)
     if name in HELP and mistake != old.get(name):
         update["info"] = mistake or HELP[name]

@@ -6,7 +6,13 @@ import gradio as gr
 
 from qft_gui.form import Form, field_names
 from qft_gui.pages.parts import fragment, slot
-from qft_gui.pages.setup_fields import Inputs, data_inputs, fine_inputs, model_inputs
+from qft_gui.pages.setup_fields import (
+    Inputs,
+    data_inputs,
+    fine_inputs,
+    model_inputs,
+    qft_inputs,
+)
 from qft_gui.setup_frames import Frames
 
 
@@ -21,7 +27,8 @@ class SetupLayout:
             "starts.",
         )
         self.kind = gr.State(Form.kind)
-        self.inputs: Inputs = {"kind": self.kind}
+        self.preset = gr.State(Form.preset)
+        self.inputs: Inputs = {"kind": self.kind, "preset": self.preset}
         with gr.Row(elem_classes="q-grid"):
             with gr.Column(elem_classes="q-stack", scale=8, min_width=0):
                 with gr.Row(elem_classes="q-grid q-pair"):
@@ -29,6 +36,7 @@ class SetupLayout:
                 with gr.Column(elem_classes="q-card q-flush", min_width=0):
                     fragment("card_title", number="3", title="How")
                     self.methods = slot(first.methods, "methods.js")
+                    self._qft_settings(first)
                     with gr.Accordion("More", open=False, elem_classes="q-more"):
                         self.inputs |= fine_inputs()
             with gr.Column(elem_classes="q-card q-aside", scale=5, min_width=0):
@@ -39,6 +47,9 @@ class SetupLayout:
             self.model,
             self.data,
             self.methods,
+            self.qft,
+            self.preset_note,
+            self.to_preset,
             self.fit,
             self.dock,
             self.command,
@@ -56,6 +67,16 @@ class SetupLayout:
             data, self.upload = data_inputs()
             self.inputs |= data
             self.data = slot(first.data)
+
+    def _qft_settings(self, first: Frames) -> None:
+        self.qft = gr.Accordion("QFT settings", open=False, elem_classes="q-more")
+        with self.qft:
+            with gr.Row(elem_classes="q-preset"):
+                self.preset_note = slot(first.preset_note)
+                self.to_preset = gr.Button(
+                    "Undo the changes", visible=False, size="md", elem_classes="q-quiet", scale=0
+                )
+            self.inputs |= qft_inputs()
 
     def _will_it_fit(self, first: Frames) -> None:
         fragment("card_title", number="4", title="Will it fit?")

@@ -94,6 +94,34 @@ def rate(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
+def percent(share: float) -> str:
+    """A share in percent, with its sign.
+
+    >>> percent(3.14), percent(93.4), percent(0.02), percent(0.0004), percent(0), percent(1.0)
+    ('3.1 %', '93 %', '0.02 %', '<0.001 %', '0 %', '1.0 %')
+    """
+    if share >= 9.95:
+        return f"{share:.0f} %"
+    if share >= 0.095:
+        return f"{share:.1f} %"
+    if share >= 0.0005:
+        return f"{share:.1g} %"
+    return "0 %" if share == 0 else "<0.001 %"
+
+
+def ratio(value: float) -> str:
+    """One size as a multiple of another, in two digits.
+
+    >>> ratio(0.0912), ratio(1.0), ratio(26.4), ratio(431.0), ratio(0.00042), ratio(0)
+    ('0.091', '1', '26', '431', '4.2e-4', '0')
+    """
+    if value >= 10:
+        return f"{value:,.0f}"
+    if value >= 0.001 or value == 0:
+        return f"{value:.2g}"
+    return learning_rate(float(f"{value:.2g}"))
+
+
 def off_by(forecast: float | None, measured: float | None) -> str:
     """The signed error of a forecast, against what was measured.
 

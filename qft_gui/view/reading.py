@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import heapq
 import statistics
 from typing import NamedTuple
 
+from engine.contract.events import Event
 from engine.contract.history import RunHistory
 from engine.contract.status import Status
 from qft_gui.snapshots import Snapshot
-from qft_gui.view.numbers import loss
+from qft_gui.view.numbers import loss, percent, ratio
 
 FLAT_NATS = 0.02
 RISE_SHARE = 0.02
 LITTLE_SHARE = 0.04
 STUCK_PERCENT = 0.01
+# Nearest rounding of an update under half a step: lost, unless codes change all the same.
+HALF_A_STEP = 0.5
+LOST_SHARE = 0.1
+JUDGED_STEPS, FEWEST_STEPS = 20, 5
 PRAISE = "Learning well:"
 _WAITING: dict[str, str] = {
     "": "Starting the engine.",
@@ -37,6 +43,12 @@ class Held(NamedTuple):
     loss: float
 
 
+_NOTHING_MOVES = Reading(
+    "Almost no weight moves: its updates are smaller than half a step of the 8-bit grid.",
+    "Stochastic rounding keeps them on average; nearest rounding drops them.",
+)
+
+
 def read_curve(snapshot: Snapshot) -> Reading:
     """What a person comes back to read."""
     history, status = snapshot.history, snapshot.status.status
@@ -46,7 +58,7 @@ def read_curve(snapshot: Snapshot) -> Reading:
         # What is after the last checkpoint is done again; the log may not have said so yet.
         kept = max(history.checkpoints, default=history.last_step)
         return Reading(f"Resuming after step {kept}.", "")
-    stuck = _stuck(history)
+    stuck = _stuck(snapshot)
     if stuck and status in ("running", "finished"):
         return stuck
     fact, advice = _learned(history)
@@ -90,18 +102,43 @@ def _before_the_first_step(status: Status, phase: str) -> str:
     return "It ended before the first step."
 
 
-def _stuck(history: RunHistory) -> Reading | None:
+def _stuck(snapshot: Snapshot) -> Reading | None:
     """Published rounding can train nothing while the loss looks calm: say it."""
-    recent = [history.steps[step] for step in sorted(history.steps)[-20:]]
-    moved = [
-        e["codes_changed_percent"] for e in recent if e.get("codes_changed_percent") is not None
-    ]
-    if len(moved) < 5 or statistics.median(moved) >= STUCK_PERCENT:
+    # The newest of the steps with the largest updates: a schedule's end moves little on purpose.
+    largest = heapq.nlargest(JUDGED_STEPS, snapshot.history.steps.values(), key=_size_of_update)
+    moved = _median(largest, "codes_changed_percent")
+    if moved is None:
         return None
-    return Reading(
-        "Almost no weight moves: its updates are smaller than half a step of the 8-bit grid.",
-        "Stochastic rounding keeps them on average; nearest rounding drops them.",
-    )
+    share = _median(largest, "update_in_steps")
+    if share is None:
+        return _NOTHING_MOVES if moved < STUCK_PERCENT else None
+    size = f"an update is {ratio(share)} of a quantization step"
+    if _rounds_to_nearest(snapshot):
+        # With stochastic rounding, a code moves with the probability of that share.
+        if share >= HALF_A_STEP or moved >= LOST_SHARE * 100 * share:
+            return None
+        fact = f"Almost no weight moves: {size}, and only {percent(moved)} of the codes change."
+        return Reading(
+            fact, "Nearest rounding drops what is under half a step; stochastic rounding keeps it."
+        )
+    if moved >= STUCK_PERCENT:
+        return None
+    return Reading(f"Almost no weight moves: {size}.", "A larger learning rate teaches more.")
+
+
+def _size_of_update(event: Event) -> tuple[float, int]:
+    return event.get("learning_rate") or 0.0, event["step"]
+
+
+def _rounds_to_nearest(snapshot: Snapshot) -> bool:
+    method = snapshot.spec.method if snapshot.spec else None
+    return method is not None and method.kind == "qft" and method.rounding == "nearest"
+
+
+def _median(events: list[Event], key: str) -> float | None:
+    """The usual value of a metric; None where too few events hold it."""
+    values = [float(event[key]) for event in events if event.get(key) is not None]
+    return statistics.median(values) if len(values) >= FEWEST_STEPS else None
 
 
 def _learned(history: RunHistory) -> Reading:

@@ -72,9 +72,6 @@ def _facts(snapshot: Snapshot) -> list[Fact | None]:
         facts.append(_fact("Time left", duration(status.eta_s)))
     facts.append(_fact("Speed", rate(speed), "tokens/s"))
     facts.append(_held_out_fact(snapshot))
-    moved = _mean(recent, "codes_changed_percent")
-    if moved is not None:
-        facts.append(_fact("Weights moved", f"{moved:.2g}", "% a step"))
     if over and result.get("measured_peak_bytes"):
         facts.append(_peak_fact(result))
     return facts

@@ -9,18 +9,24 @@ import yaml
 
 from engine.contract.bundled import catalogue, sample_datasets
 from engine.contract.errors import RequestError
-from engine.contract.spec import METHOD_KINDS, MethodKind
+from engine.contract.spec import MethodKind, QftPreset
 from engine.memory.devices import Device
 from engine.memory.estimate import MODELLED, Forecast, Term
-from qft_gui.forecasts import DataFacts, Report
+from qft_gui.forecasts import DataFacts, MethodChoice, MethodRow, Report
 from qft_gui.view.numbers import MISSING, duration, gib, learning_rate, parameters, span
-from qft_gui.view.status import VERDICT_MARKS, WAITING, verdict_mark
+from qft_gui.view.status import VERDICT_MARKS, WAITING, Mark, verdict_mark
 
 METHOD_NAMES: dict[MethodKind, str] = {"qft": "QFT", "full": "Full AdamW"}
-METHOD_GIVES: dict[MethodKind, str] = {
-    "qft": "Every weight is trained and kept in 8 bits",
-    "full": "Every weight in 32 bits: the yardstick",
+METHOD_GIVES: dict[MethodChoice, str] = {
+    MethodChoice("qft", "balanced"): "Every weight in 8 bits; trains as 32 bits do",
+    MethodChoice("qft", "lean"): "Least memory: optimizer state in 4 bits",
+    MethodChoice("qft", "quality"): "Keeps more of each update, in 4 more bits a weight",
+    MethodChoice("qft", "paper"): (
+        "As published; at fine-tuning rates it mostly trains scales and outliers"
+    ),
+    MethodChoice("full"): "Every weight in 32 bits: the yardstick",
 }
+CANNOT = Mark("no", "warn", "Cannot")
 TERM_NAMES: dict[Term, str] = {
     "weights": "Weights",
     "outliers": "Outliers",
@@ -52,33 +58,43 @@ def axis(needs: list[int], free: int | None, total: int | None = None) -> tuple[
 
 def method_table(report: Report) -> dict[str, Any]:
     """The signature screen: every method for this model, these settings, this device."""
-    forecasts = report.forecasts or {}
+    forecasts = [row.forecast for row in report.methods if row.forecast]
     free = report.device.free_bytes if report.device else None
-    needs = [forecast.high_bytes for forecast in forecasts.values()]
+    needs = [forecast.high_bytes for forecast in forecasts]
     end, has_limit = axis(needs, free)
     return {
-        "rows": [_method_row(kind, report.kind, forecasts.get(kind), end) for kind in METHOD_KINDS],
+        "rows": [_method_row(row, end) for row in report.methods],
         "has_limit": has_limit,
         "free": _percent(free or 0, end),
         "here": "This GPU" if report.device and report.device.kind == "cuda" else "This computer",
         "caption": _caption(needs, free, has_limit),
-        "has_time": any(forecast.seconds_per_step for forecast in forecasts.values()),
+        "has_time": any(forecast.seconds_per_step for forecast in forecasts),
     }
 
 
-def _method_row(
-    kind: MethodKind, chosen: MethodKind, forecast: Forecast | None, end: float
-) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "kind": kind,
-        "name": METHOD_NAMES[kind],
-        "gives": METHOD_GIVES[kind],
-        "picked": kind == chosen,
+def preset_note(preset: QftPreset, changed: list[str]) -> dict[str, Any]:
+    """Whether the settings of QFT are the preset's own, and which are not."""
+    return {"preset": preset, "changed": ", ".join(changed)}
+
+
+def _method_row(row: MethodRow, end: float) -> dict[str, Any]:
+    kind, preset = row.choice
+    name = f"{METHOD_NAMES[kind]} {preset}" if preset else METHOD_NAMES[kind]
+    shown: dict[str, Any] = {
+        "key": row.choice.key,
+        "name": f"{name}, changed" if row.is_changed else name,
+        "gives": METHOD_GIVES[row.choice],
+        "picked": row.is_chosen,
+        "why_not": "",
     }
+    forecast = row.forecast
+    if row.refusal is not None:
+        why = sentence(RequestError("", row.refusal.message))
+        return {**shown, "known": False, "why_not": why, "mark": CANNOT}
     if forecast is None:
-        return {**row, "known": False, "mark": WAITING}
+        return {**shown, "known": False, "mark": WAITING}
     return {
-        **row,
+        **shown,
         "known": True,
         "low": _percent(forecast.low_bytes, end),
         "high": min(100.0, _percent(forecast.high_bytes, end)),
@@ -123,6 +139,7 @@ def fit_card(report: Report) -> dict[str, Any]:
         "terms": [_term(term, size, end) for term, size in shown_terms(forecast).items()],
         "honesty": _honesty(device, has_limit, forecast),
         "advice": list(forecast.advice),
+        "warning": report.warning,
         "facts": _facts(report),
     }
 

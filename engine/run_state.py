@@ -1,0 +1,95 @@
+"""A run's state as its newest checkpoint holds it, read without touching the run.
+
+`engine.preparation` takes a run over: it writes events and sets broken checkpoints aside. What is
+here only looks, so that it may be called while another process trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from engine.checkpoint import committed, verify
+from engine.contract.errors import RequestError
+from engine.contract.model_source import resolve_model
+from engine.contract.run_dir import RunDir
+from engine.contract.spec import RunSpec
+from engine.methods import METHODS
+from engine.methods.protocol import Method
+from engine.model import fetch_model, load_model
+
+# A run that goes on may remove a checkpoint while it is being looked at; it has a newer one then.
+TRIES = 3
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A method that holds what the run's method held after `step`."""
+
+    step: int
+    method: Method
+
+
+def read_state(run: RunDir, spec: RunSpec) -> RunState | None:
+    """The newest checkpoint that verifies, laid out in main memory; None if there is none.
+
+    Args:
+        run: The run folder; not changed.
+        spec: The run's own.
+
+    Raises:
+        RequestError: The model that the run began with cannot be had any more.
+    """
+    with _newest(run) as found:
+        if found is None:
+            return None
+        step, stored = found
+        folder = fetch_model(resolve_model(spec.model.source), spec.model.revision)
+        full_precision = spec.method.kind == "full"
+        loaded = load_model(folder, torch.float32 if full_precision else None)
+        method = METHODS[spec.method.kind]()
+        # On the CPU always: the GPU may be in use by the very run that is looked at.
+        method.prepare(loaded.model, spec, torch.device("cpu"))
+        own = method.state_dict()
+        if own.keys() != set(stored.keys()):
+            raise RequestError(
+                "TARGET",
+                f"the checkpoint of step {step} was made by another version or for another model.",
+                "Use the version that made the run.",
+            )
+        for name, tensor in own.items():
+            tensor.copy_(stored.get_tensor(name))
+        return RunState(step, method)
+
+
+@contextmanager
+def _newest(run: RunDir) -> Iterator[tuple[int, Any] | None]:
+    """Step and open tensors of the newest whole checkpoint; open, it may be removed meanwhile."""
+    for _ in range(TRIES):
+        folder = _first_whole(run)
+        if folder is None:
+            break
+        try:
+            stored = safe_open(next(folder.glob("*.safetensors")), framework="pt")
+        except (OSError, SafetensorError, StopIteration):
+            continue
+        with stored as tensors:
+            yield int(folder.name.rpartition("-")[2]), tensors
+        return
+    yield None
+
+
+def _first_whole(run: RunDir) -> Path | None:
+    for folder in committed(run):
+        try:
+            if verify(run, folder) is None:
+                return folder
+        except OSError:  # removed meanwhile
+            continue
+    return None

@@ -1,0 +1,110 @@
+"""What a step did to the 8-bit weights: the numbers of the newest step, each with what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from qft_gui.snapshots import Snapshot
+from qft_gui.view.numbers import learning_rate, percent, ratio
+
+Shown = tuple[str, str]
+
+
+class Metric(NamedTuple):
+    """One number of a step event.
+
+    Attributes:
+        key: Its name in the event.
+        show: The number and its unit, as a person reads them.
+        meaning: What it is and what is good, in one or two plain sentences.
+    """
+
+    key: str
+    name: str
+    show: Callable[[float], Shown]
+    meaning: str
+
+
+def _codes(share: float) -> Shown:
+    return percent(share), "of all codes in this step"
+
+
+def _update(share: float) -> Shown:
+    return ratio(share), "of a quantization step"
+
+
+def _step(size: float) -> Shown:
+    return learning_rate(float(f"{size:.2g}")), "in units of the weights"
+
+
+def _clipped(factor: float) -> Shown:
+    return ("not clipped", "") if factor >= 1 else (f"clipped to {ratio(factor)}", "of its length")
+
+
+def _outliers(share: float) -> Shown:
+    return percent(share), "of the weights, in float32"
+
+
+def _grown(count: float) -> Shown:
+    return f"{count:,.0f}", "group in this step" if count == 1 else "groups in this step"
+
+
+METRICS = (
+    Metric(
+        "codes_changed_percent",
+        "Codes changed",
+        _codes,
+        "A weight is stored as one of 255 codes. It moves when its code changes; near 0 % means "
+        "that next to nothing is learned.",
+    ),
+    Metric(
+        "update_in_steps",
+        "Update against step",
+        _update,
+        "The learning rate over the distance between two codes. Below a half, rounding to nearest "
+        "drops the update; stochastic rounding keeps it on average.",
+    ),
+    Metric(
+        "median_step",
+        "Quantization step",
+        _step,
+        "The distance between two neighbouring values that a weight can have: half of the weights "
+        "have a finer one.",
+    ),
+    Metric(
+        "clip_factor",
+        "Gradient",
+        _clipped,
+        "A gradient that is longer than the limit is shortened to it. Now and then is fine; at "
+        "every step the limit is low.",
+    ),
+    Metric(
+        "outlier_percent",
+        "Outliers",
+        _outliers,
+        "The largest weights are kept apart and exact, so that the codes of the others are finer.",
+    ),
+    Metric(
+        "groups_grown",
+        "Scales grown",
+        _grown,
+        "Groups of weights in which one outgrew its codes, so that all of them got a wider step. "
+        "A few are normal.",
+    ),
+)
+
+
+def step_metrics(snapshot: Snapshot) -> dict[str, Any]:
+    """The numbers that the newest step's event holds; none for methods without codes."""
+    history = snapshot.history
+    newest = history.steps.get(history.last_step, {})
+    items: list[dict[str, str]] = []
+    for metric in METRICS:
+        value = newest.get(metric.key)
+        if value is not None:
+            number, unit = metric.show(float(value))
+            items.append(
+                {"name": metric.name, "value": number, "unit": unit, "meaning": metric.meaning}
+            )
+    return {"items": items, "step": f"{history.last_step:,}"}

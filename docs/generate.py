@@ -1,7 +1,7 @@
-"""Writes what README.md and ARCHITECTURE.md take from elsewhere: `python -m docs.generate`.
+"""Writes what the documents take from elsewhere: `python -m docs.generate`.
 
-Tables come from the result files in benchmarks/results/, the commands from the parser, the tree
-from the first line of each file.
+Tables and plots come from the result files in benchmarks/results/ and from the memory plans, the
+commands from the parser, the tree from the first line of each file.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from docs import qft_tables
+from docs.ablation_plot import ablation_plot
 from engine.commands.parser import build_parser
 from engine.demo import HEADINGS, Row
 
@@ -81,7 +83,18 @@ BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
     "demo": ("README.md", demo_table),
     "commands": ("README.md", command_list),
     "tree": ("ARCHITECTURE.md", tree),
+    "promises": ("docs/qft.md", qft_tables.promise_table),
+    "lengths": ("docs/qft.md", qft_tables.length_table),
+    "shares": ("docs/qft.md", qft_tables.share_table),
+    "presets": ("docs/qft.md", qft_tables.preset_table),
+    "settings": ("docs/qft.md", qft_tables.setting_table),
+    "phases": ("docs/qft.md", qft_tables.phase_table),
+    "outliers": ("docs/qft.md", qft_tables.outlier_table),
+    "offload": ("docs/qft.md", qft_tables.offload_table),
+    "ledger": ("docs/qft.md", qft_tables.ledger_table),
 }
+# Whole files.
+FILES: dict[str, Callable[[], str]] = {"docs/pictures/qft_ablation.svg": ablation_plot}
 
 
 def replace_block(document: str, name: str, content: str) -> str:
@@ -99,7 +112,9 @@ def replace_block(document: str, name: str, content: str) -> str:
 
 
 def main() -> None:
-    """Write every block."""
+    """Write every file and every block."""
+    for file, content in FILES.items():
+        (PROJECT / file).write_text(content(), encoding="utf-8")
     for name, (file, content) in BLOCKS.items():
         path = PROJECT / file
         text = path.read_text(encoding="utf-8")

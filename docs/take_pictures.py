@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 PROJECT = Path(__file__).resolve().parent.parent
 PICTURES = PROJECT / "docs" / "pictures"
 WIDTHS = {1280: 900, 390: 844}
-PAGES = ("Setup", "Run", "Compare", "Runs")
+PAGES = ("Setup", "Run", "Compare", "X-ray", "Runs")
 BROWSER_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
@@ -49,7 +49,8 @@ def _photograph(browser: Browser, address: str, width: int, theme: str, target: 
     for name in PAGES:
         page.get_by_role("tab", name=name, exact=True).click()
         _settle(page, name)
-        page.screenshot(path=target / f"{name.lower()}_{width}_{theme}.png", full_page=True)
+        file = f"{name.lower().replace('-', '')}_{width}_{theme}.png"
+        page.screenshot(path=target / file, full_page=True)
     page.close()
 
 
@@ -64,6 +65,9 @@ def _settle(page: Page, name: str) -> None:
         for side in ("base", "tuned"):
             page.wait_for_selector(f"#chat-{side} .bot", timeout=60_000)
         page.wait_for_timeout(3000)
+    if name == "X-ray":
+        page.get_by_role("button", name="Take the X-ray").click()
+        page.wait_for_selector("#xray-charts .js-plotly-plot", timeout=120_000)
     page.wait_for_timeout(1500)
 
 

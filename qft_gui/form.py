@@ -24,7 +24,7 @@ class Form:
     data_path: str = ""
     update: str = "lion"
     rounding: str = "stochastic"
-    residual_bits: int = 0
+    residual_bits: int = 1
     outlier_percent: float | None = 0
     gradients: str = "fused"
     scale_group: str | int = "row"

@@ -32,9 +32,10 @@ def run_picker(elem_id: str) -> gr.Dropdown:
 
     A page that outlived the app still shows a run that this process never offered, and Gradio
     would refuse it before anyone could look it up. No subclass: Gradio writes a stub file beside
-    the module of every component class.
+    the module of every component class. An update makes a new instance of the component, so what
+    may be picked is said in the constructor too.
     """
-    picker = gr.Dropdown([], label="Run", elem_id=elem_id, render=False)
+    picker = gr.Dropdown([], label="Run", elem_id=elem_id, allow_custom_value=True, render=False)
     picker.preprocess = lambda payload: payload if isinstance(payload, str) else None
     return picker
 

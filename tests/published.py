@@ -17,7 +17,7 @@ from torch import Tensor
 from engine.contract.spec import QftSettings
 from engine.data.batching import Batch
 from engine.loss import summed_loss
-from engine.memory.layout import Dense, Int4, Int8, SquareRoot
+from engine.memory.layout import Dense, Int8, SquareRoot
 from engine.memory.plans import MemoryPlan, TensorPlan, plan_for
 from engine.methods.qft import method as qft_method
 from engine.preparation import Prepared
@@ -29,7 +29,6 @@ from tests.tiny import float_twin, snapshot
 CPU = torch.device("cpu")
 # Settings in which embeddings, norms and biases are 8-bit codes too.
 ALL_IN_CODES: dict[str, Any] = {"quantize": "all"}
-FINE_STEPS = {0: 1, 4: 16, 8: 254}
 State = dict[str, Tensor]
 
 
@@ -64,7 +63,7 @@ class Stored:
         if not isinstance(layout, Int8):
             size = 2**-7 if layout == Dense("bfloat16") else 0.0
             return self.values().abs() * size
-        return spread(self.weight) / FINE_STEPS[layout.residual_bits]
+        return spread(self.weight) / 2**layout.residual_bits
 
 
 def spread(storage: Storage) -> Tensor:
@@ -178,7 +177,7 @@ def moment_error(storage: Storage, layout: Any, exact: Tensor) -> tuple[Tensor, 
     step = spread(storage).double()
     if isinstance(layout, SquareRoot):  # no root is below one step
         return (found.sqrt() - exact.sqrt().clamp(min=step)).abs() / step, 1.001
-    return (found - exact).abs() / step, 1.001 if isinstance(layout, Int4) else 0.501
+    return (found - exact).abs() / step, 0.501  # the largest two levels of 4 bits: half and all
 
 
 def exact_gradients(monkeypatch: pytest.MonkeyPatch, *, moments: bool = False) -> None:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from docs.generate import BLOCKS, PROJECT, replace_block
+from docs.generate import BLOCKS, FILES, PROJECT, replace_block
 from engine.contract.spec_file import read_spec
 
 EXAMPLES = sorted((PROJECT / "examples").glob("*.yaml"))
-DOCUMENTS = sorted(PROJECT.glob("*.md"))
+DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md")])
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -16,6 +16,11 @@ def test_generated_blocks_say_what_is_true_now(name: str) -> None:
     file, content = BLOCKS[name]
     text = (PROJECT / file).read_text(encoding="utf-8")
     assert replace_block(text, name, content()) == text
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_generated_files_say_what_is_true_now(file: str) -> None:
+    assert (PROJECT / file).read_text(encoding="utf-8") == FILES[file]()
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
@@ -35,7 +40,7 @@ def test_the_spec_in_the_readme_is_the_example() -> None:
 def test_links_and_pictures_in_documents_exist(path: Path) -> None:
     targets = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))
     local = [target for target in targets if not target.startswith("http")]
-    assert [target for target in local if not (PROJECT / target).exists()] == []
+    assert [target for target in local if not (path.parent / target).exists()] == []
 
 
 def test_every_invariant_names_a_test_that_exists() -> None:

@@ -65,6 +65,17 @@ def test_every_number_of_the_newest_step_is_shown_and_explained(tmp_path: Path) 
     assert "step 2" in page
 
 
+def test_what_goes_with_the_rate_is_told_of_the_highest_rate_too(tmp_path: Path) -> None:
+    """At the end of a cosine nothing moves, and that is no bad sign."""
+    steps = [
+        {"learning_rate": rate, "codes_changed_percent": share, "groups_grown": 1}
+        for rate, share in ((1e-4, 6.0), (4e-4, 21.0), (1e-6, 0.02))
+    ]
+    found = shown(run_with(tmp_path, {"kind": "qft"}, *steps))
+    assert found["Codes changed"].endswith("in this step; 21 % at step 2, of the highest rate")
+    assert found["Scales grown"] == "1 group in this step"
+
+
 def test_a_gradient_within_the_limit_is_not_clipped(tmp_path: Path) -> None:
     now = run_with(tmp_path, {"kind": "qft"}, {"clip_factor": 1.0})
     assert {name: text.strip() for name, text in shown(now).items()} == {"Gradient": "not clipped"}

@@ -14,7 +14,7 @@ from torch import Tensor
 from engine.memory.layout import Dense, Int4, Int8, Layout, SquareRoot
 from engine.quant.int8 import HEADROOM, LIMIT, scales_of
 from engine.quant.int8_product import input_gradient_int8, int8_hardware, product_int8
-from engine.quant.packing import pack_nibbles, unpack_nibbles
+from engine.quant.packing import pack, unpack
 from engine.quant.randomness import RandomKey, add_uniform
 from engine.quant.rounding import round_up_to_bfloat16, stochastic_bfloat16
 from engine.storage.allocate import allocate, quantized
@@ -87,14 +87,19 @@ def test_rounding_up_gives_the_smallest_bfloat16_not_below() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=st.integers(1, 9), columns=st.integers(1, 33), seed=st.integers(0, 2**31))
-def test_packing_is_a_round_trip(rows: int, columns: int, seed: int) -> None:
+@given(
+    bits=st.sampled_from([1, 4, 8]),
+    rows=st.integers(1, 9),
+    columns=st.integers(1, 33),
+    seed=st.integers(0, 2**31),
+)
+def test_packing_is_a_round_trip(bits: int, rows: int, columns: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    codes = torch.randint(0, 16, (rows, columns), dtype=torch.uint8, generator=generator)
-    packed = pack_nibbles(codes)
+    codes = torch.randint(0, 2**bits, (rows, columns), dtype=torch.uint8, generator=generator)
+    packed = pack(codes, bits)
     assert packed.dtype == torch.uint8
-    assert packed.shape == (rows, (columns + 1) // 2)
-    assert torch.equal(unpack_nibbles(packed, columns), codes.to(torch.int8))
+    assert packed.shape == (rows, math.ceil(columns * bits / 8))
+    assert torch.equal(unpack(packed, columns, bits), codes)
 
 
 @settings(max_examples=40, deadline=None)
@@ -115,7 +120,8 @@ def test_a_moment_of_any_shape_is_zero_at_first_and_keeps_what_is_written(
     storage.write(every(storage), values.clone())
     found = storage.read(every(storage))
     largest = values.amax(dim=1, keepdim=True)
-    assert bool((found - values).abs().le(largest * 0.15 + 1e-9).all())
+    share = 0.251 if isinstance(layout, Int4) else 0.15
+    assert bool((found - values).abs().le(largest * share + 1e-9).all())
 
 
 @pytest.mark.parametrize("layout", [Int4(128), SquareRoot(8, 256), SquareRoot(4, 128)], ids=str)
@@ -133,9 +139,11 @@ def test_a_coarse_moment_is_right_on_average(layout: Any) -> None:
     found = found if signed else found.sqrt()
     error = found.std(dim=0) / math.sqrt(4096)
     apart = (found.mean(dim=0) - exact[0]).abs()
-    assert bool((apart < 5 * error + 1e-6).all())
+    # Four bits are rounded by 16 random bits.
+    assert bool((apart < 5 * error + (1e-5 if signed else 1e-6)).all())
     assert abs(float((found - exact).mean())) < 4 * float(found.std(dim=0).max()) / 1448
-    assert float((found - exact).abs().max()) < 1.001 * float(spread(storage).max())
+    gap = 0.501 if signed else 1.001  # the largest two of the signed levels are half and all
+    assert float((found - exact).abs().max()) < gap * float(spread(storage).max())
 
 
 @pytest.mark.parametrize("bits", [8, 4])

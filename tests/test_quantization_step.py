@@ -72,7 +72,7 @@ def exact_step(folder: Path, shape: ModelShape, settings: QftSettings) -> float:
         groups = groups_per_row(settings.scale_group, matrix.shape[1])
         scale = scales_of(kept.contiguous(), groups, torch.float32, headroom)
         scales.append(scale.repeat_interleave(matrix.shape[1] // groups))
-    return float(torch.cat(scales).median()) / {0: 1, 4: 16, 8: 254}[settings.residual_bits]
+    return float(torch.cat(scales).median()) / 2**settings.residual_bits
 
 
 def test_its_numbers_are_those_of_the_engine() -> None:

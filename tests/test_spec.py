@@ -38,7 +38,7 @@ FIELDS = {
         "preset": "balanced",
         "update": "lion",
         "rounding": "stochastic",
-        "residual_bits": 0,
+        "residual_bits": 1,
         "outlier_percent": 0.0,
         "gradients": "fused",
         "scale_group": "row",
@@ -71,7 +71,7 @@ CHOICES = {
     "method.qft.preset": ["balanced", "lean", "quality", "paper"],
     "method.qft.update": ["lion", "adamw"],
     "method.qft.rounding": ["stochastic", "nearest"],
-    "method.qft.residual_bits": [0, 4, 8],
+    "method.qft.residual_bits": [0, 1, 4, 8],
     "method.qft.gradients": ["fused", "stack"],
     "method.qft.scale_group": ["row", 32, 64, 128],
     "method.qft.moment_bits": [8, 4],
@@ -82,10 +82,11 @@ CHOICES = {
 # What each preset sets beside the defaults; whoever changes this changes what people's files mean.
 PRESETS: dict[str, dict[str, Any]] = {
     "balanced": {},
-    "lean": {"moment_bits": 4},
+    "lean": {"residual_bits": 0, "moment_bits": 4},
     "quality": {"residual_bits": 4},
     "paper": {
         "rounding": "nearest",
+        "residual_bits": 0,
         "outlier_percent": 1.0,
         "gradients": "stack",
         "scale_group": 32,
@@ -224,7 +225,7 @@ def test_bounds_hold_to_the_last_value(entry: tuple[str, Any, Any, Any, Any]) ->
         ),
         (
             document("method.residual_bits", 2, kind="qft"),
-            ["method.residual_bits: it should be 0, 4 or 8, but is 2."],
+            ["method.residual_bits: it should be 0, 1, 4 or 8, but is 2."],
         ),
         (
             document("method.scale_group", "32", kind="qft"),

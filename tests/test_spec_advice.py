@@ -23,7 +23,7 @@ WAYS_OUT = {
     "method.preset": "Choose balanced, lean, quality or paper.",
     "method.update": "Choose lion or adamw.",
     "method.rounding": "Choose stochastic or nearest.",
-    "method.residual_bits": "Choose 0, 4 or 8.",
+    "method.residual_bits": "Choose 0, 1, 4 or 8.",
     "method.outlier_percent": "Use a number from 0 to 2.",
     "method.gradients": "Choose fused or stack.",
     "method.scale_group": "Choose row, 32, 64 or 128.",

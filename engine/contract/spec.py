@@ -58,10 +58,11 @@ QftPreset = Literal["balanced", "lean", "quality", "paper"]
 # What a preset sets where the person did not; `balanced` is the fields' own defaults.
 QFT_PRESETS: dict[QftPreset, dict[str, Any]] = {
     "balanced": {},
-    "lean": {"moment_bits": 4},
+    "lean": {"residual_bits": 0, "moment_bits": 4},
     "quality": {"residual_bits": 4},
     "paper": {
         "rounding": "nearest",
+        "residual_bits": 0,
         "outlier_percent": 1.0,
         "gradients": "stack",
         "scale_group": 32,
@@ -76,9 +77,9 @@ class QftSettings(Frozen):
     kind: Literal["qft"] = "qft"
     preset: QftPreset = Field(
         default="balanced",
-        description="Sets the settings below that are left out. Balanced trains as float32 does; "
-        "lean takes least memory; quality keeps more of each update; paper is the published "
-        "algorithm.",
+        description="Sets the settings below that are left out. Balanced trains nearly as "
+        "float32 does; lean takes least memory; quality keeps more of each update; paper is the "
+        "published algorithm.",
     )
     update: Literal["lion", "adamw"] = Field(
         default="lion",
@@ -88,9 +89,10 @@ class QftSettings(Frozen):
         default="stochastic",
         description="Stochastic keeps small updates on average; nearest loses most of them.",
     )
-    residual_bits: Literal[0, 4, 8] = Field(
-        default=0,
-        description="Bits kept of what an 8-bit code cannot hold, so that less of it is random.",
+    residual_bits: Literal[0, 1, 4, 8] = Field(
+        default=1,
+        description="Bits kept of what an 8-bit code cannot hold, so that less of an update is "
+        "random.",
     )
     outlier_percent: float = Field(
         default=0.0,

@@ -63,7 +63,7 @@ class Int8:
         group: Weights per scale, or `row` for one scale per output row. Where the row's length
             is no multiple of it, the row is the group.
         scale_dtype: Format of the scales.
-        residual_bits: Bits kept of what a code cannot hold: 0, 4 (two to a byte) or 8.
+        residual_bits: Bits kept of what a code cannot hold: 0, 1, 4 or 8, packed into bytes.
         outlier_percent: Share of the largest weights kept in float32 beside the codes.
 
     >>> Int8("row", "bfloat16").nbytes((4, 8))
@@ -74,7 +74,7 @@ class Int8:
 
     group: Literal["row"] | int
     scale_dtype: DType
-    residual_bits: Literal[0, 4, 8] = 0
+    residual_bits: Literal[0, 1, 4, 8] = 0
     outlier_percent: float = 0.0
 
     def groups_per_row(self, columns: int) -> int:
@@ -92,10 +92,9 @@ class Int8:
             Part("codes", "int8", (rows, columns)),
             Part("scales", self.scale_dtype, (rows, self.groups_per_row(columns))),
         ]
-        if self.residual_bits == 8:
-            parts.append(Part("residual", "int8", (rows, columns), "residual"))
-        elif self.residual_bits == 4:
-            parts.append(Part("residual", "uint8", (rows, packed(columns)), "residual"))
+        if self.residual_bits:
+            width = packed(columns, self.residual_bits)
+            parts.append(Part("residual", "uint8", (rows, width), "residual"))
         if count := self.num_outliers(shape):
             blocks = math.ceil(rows / block_rows(columns))
             # A block of rows is small enough for 16 bits, unless one row is larger than that.
@@ -126,7 +125,7 @@ class Int4:
         """The tensors that one moment of this shape is stored in."""
         rows, columns = matrix_shape(shape)
         return (
-            Part("codes", "uint8", (rows, packed(columns))),
+            Part("codes", "uint8", (rows, packed(columns, 4))),
             Part("scales", "float32", (rows, groups_per_row(self.group, columns))),
         )
 
@@ -149,9 +148,8 @@ class SquareRoot:
     def parts(self, shape: Shape) -> tuple[Part, ...]:
         """The tensors that one moment of this shape is stored in."""
         rows, columns = matrix_shape(shape)
-        width = columns if self.bits == 8 else packed(columns)
         return (
-            Part("codes", "uint8", (rows, width)),
+            Part("codes", "uint8", (rows, packed(columns, self.bits))),
             Part("scales", "float32", (rows, groups_per_row(self.group, columns))),
         )
 
@@ -177,9 +175,9 @@ def groups_per_row(group: Literal["row"] | int, columns: int) -> int:
     return columns // group
 
 
-def packed(columns: int) -> int:
-    """Bytes of a row of 4-bit codes."""
-    return (columns + 1) // 2
+def packed(columns: int, bits: int) -> int:
+    """Bytes of a row of codes of 1, 4 or 8 bits."""
+    return math.ceil(columns * bits / 8)
 
 
 def block_rows(columns: int) -> int:

@@ -24,8 +24,6 @@ from engine.memory.model_shape import ModelShape
 # As `engine.quant.int8` has them, which needs torch.
 LIMIT = 127
 HEADROOM = 1.05
-# Into how many parts a residual divides the step.
-RESIDUAL_PARTS = {0: 1, 4: 16, 8: 254}
 
 MAX_TENSORS = 32
 MAX_ROWS = 8
@@ -128,7 +126,7 @@ def median_step(folder: Path, shape: ModelShape, settings: QftSettings) -> float
     if largest is None:
         return None
     headroom = HEADROOM if settings.rounding == "stochastic" else 1.0
-    return largest * headroom / LIMIT / RESIDUAL_PARTS[settings.residual_bits]
+    return largest * headroom / LIMIT / 2**settings.residual_bits
 
 
 @lru_cache(maxsize=64)

@@ -142,25 +142,49 @@ def move_by_signs(
     Returns:
         How many codes moved, and how many groups have grown.
     """
-    size = (abs(rate) / scales.float()).unsqueeze(-1)
-    if float(size.max()) > _SURELY_ONE:
+    steps = drawn_steps(scales, signs, rate, key)
+    if steps is None:
         return add_stochastic(codes, scales, signs, rate, key)
-    moves = happens(size, grouped(signs, scales.shape[-1]).shape, key)
-    steps = signs.to(torch.int8).mul_(moves.view(codes.shape).view(torch.int8))
-    if rate < 0:
-        steps.neg_()
-    changed = count_changed(steps)
     codes.add_(steps)
-    # Both limits overflow into the one number that is no code.
-    if int(codes.amin()) > _NO_CODE:
+    changed, rows = count_changed(steps), overflowing_rows(codes)
+    if rows is None:
         return changed, 0
-    rows = (codes.amin(dim=-1) == _NO_CODE).nonzero().squeeze(-1)
     few, num_groups = scales[rows], scales.shape[-1]
     before = codes[rows] - steps[rows]
     moved = grouped(before.float().add_(steps[rows]), num_groups)
     grown = grow(moved, few, key, limit=LIMIT)
     codes[rows], scales[rows] = moved.flatten(-2).to(torch.int8), few
     return changed, grown
+
+
+def drawn_steps(scales: Tensor, signs: Tensor, rate: float, key: RandomKey) -> Tensor | None:
+    """Steps of -1, 0 and 1 that are on average `rate * signs / scales`.
+
+    Args:
+        scales: Size of a step, shape (rows, groups).
+        signs: -1, 0 or 1, float32, shape (rows, columns).
+        rate: In units of the weights.
+        key: Decides the random numbers.
+
+    Returns:
+        int8, shape (rows, columns); None if somewhere a step would have to be longer.
+    """
+    size = (abs(rate) / scales.float()).unsqueeze(-1)
+    if float(size.max()) > _SURELY_ONE:
+        return None
+    moves = happens(size, grouped(signs, scales.shape[-1]).shape, key)
+    steps = signs.to(torch.int8).mul_(moves.view(signs.shape).view(torch.int8))
+    return steps.neg_() if rate < 0 else steps
+
+
+def overflowing_rows(codes: Tensor) -> Tensor | None:
+    """Rows in which codes that moved by one have left their range; None if there are none.
+
+    Both limits overflow into the one int8 that is no code.
+    """
+    if int(codes.amin()) > _NO_CODE:
+        return None
+    return (codes.amin(dim=-1) == _NO_CODE).nonzero().squeeze(-1)
 
 
 def count_changed(steps: Tensor) -> Tensor | int:
@@ -170,22 +194,25 @@ def count_changed(steps: Tensor) -> Tensor | int:
     return torch.count_nonzero(steps)
 
 
-def grow(moved: Tensor, scales: Tensor, key: RandomKey | None, limit: int) -> Tensor:
+def grow(
+    moved: Tensor, scales: Tensor, key: RandomKey | None, limit: float, zero: float = 0.0
+) -> Tensor:
     """Give groups that overflow a larger scale, in place.
 
     Args:
         moved: Whole numbers of steps, float32, shape (rows, groups, columns / groups).
         scales: Shape (rows, groups).
         key: Rounds the rescaled numbers stochastically; None to nearest.
-        limit: Largest number that can be stored.
+        limit: Largest distance from `zero` that can be stored.
+        zero: The number of steps that stands for a weight of zero.
 
     Returns:
         How many groups have grown, a scalar.
     """
     low, high = torch.aminmax(moved)
-    if bool(torch.maximum(low.neg(), high) <= limit):
+    if bool(torch.maximum(zero - low, high - zero) <= limit):
         return torch.zeros((), dtype=torch.int64, device=moved.device)
-    overflow = _largest(moved).div_(limit)
+    overflow = _largest(moved - zero).div_(limit)
     grows = overflow > 1
     # A few rows at most, so only they are worked on.
     rows = grows.any(dim=-1).nonzero().squeeze(-1)
@@ -193,10 +220,10 @@ def grow(moved: Tensor, scales: Tensor, key: RandomKey | None, limit: int) -> Te
     larger = torch.where(grows[rows], old * overflow[rows], old)
     scales[rows] = round_up_to_bfloat16(larger) if scales.dtype == torch.bfloat16 else larger
     ratio = (old / scales[rows].float()).unsqueeze(-1)
-    rescaled = moved[rows].mul_(ratio)
+    rescaled = (moved[rows] - zero).mul_(ratio).add_(zero)
     if key is None:
         rescaled.round_()
     else:
         round_stochastic(rescaled, key.of(stream=_ROUND_GROWN))
-    moved[rows] = rescaled.clamp_(-limit, limit)
+    moved[rows] = rescaled.clamp_(zero - limit, zero + limit)
     return torch.count_nonzero(grows)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.quant.int8 import SMALLEST_SCALE, grouped
-from engine.quant.packing import pack_nibbles, unpack_nibbles
+from engine.quant.packing import pack, unpack
 from engine.quant.randomness import RandomKey
 from engine.quant.rounding import round_stochastic
 
@@ -29,7 +29,7 @@ def dequantize(codes: Tensor, scales: Tensor, columns: int, bits: int) -> Tensor
         columns: Of the result.
         bits: 8 or 4.
     """
-    roots = (codes if bits == 8 else unpack_nibbles(codes, columns)).float()
+    roots = unpack(codes, columns, bits).float()
     return grouped(roots, scales.shape[-1]).mul_(scales.unsqueeze(-1)).square_().flatten(-2)
 
 
@@ -52,4 +52,4 @@ def quantize(
     else:
         round_stochastic(steps, key)
     codes = steps.clamp_(1, largest_code(bits)).to(torch.uint8).flatten(-2)
-    return (codes if bits == 8 else pack_nibbles(codes)), scales
+    return pack(codes, bits), scales

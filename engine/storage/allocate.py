@@ -79,7 +79,7 @@ def _fill(storage: Int8Storage, layout: Int8, values: Tensor) -> None:
 def _int8(layout: Int8, shape: Shape, parts: dict[str, Tensor]) -> Int8Storage | OutlierStorage:
     codes, scales = parts["codes"], parts["scales"].fill_(SMALLEST_SCALE)
     rest = (
-        ResidualStorage(codes, scales, parts["residual"])
+        ResidualStorage(codes, scales, parts["residual"], layout.residual_bits)
         if layout.residual_bits
         else Int8Storage(codes, scales)
     )

@@ -25,8 +25,11 @@ def build(service: Service, forecasts: Forecasts, navigation: Navigation) -> Non
     wrong = gr.State({})
     inputs, shown = [wrong, *page.fields], [*page.outputs, wrong, *page.fields]
     latest = {**QUIETLY, "trigger_mode": "always_last"}
+    # A preset sets these all at once: only what a person changes is a reason to look again.
     changes: list[Any] = [
-        field.change for field in page.inputs.values() if not isinstance(field, gr.State)
+        field.input if name in QFT_FIELDS else field.change
+        for name, field in page.inputs.items()
+        if not isinstance(field, gr.State)
     ]
     triggers = [*changes, page.reading.tick, navigation.blocks.load]
     gr.on(triggers, desk.refresh, inputs, shown, **latest)

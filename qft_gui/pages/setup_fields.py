@@ -44,7 +44,7 @@ HELP: dict[str, str] = {
 CHOICES: dict[str, Choices] = {
     "update": [("Lion", "lion"), ("AdamW", "adamw")],
     "rounding": [("Stochastic", "stochastic"), ("Nearest", "nearest")],
-    "residual_bits": [("None", 0), ("4 bits", 4), ("8 bits", 8)],
+    "residual_bits": [("None", 0), ("1 bit", 1), ("4 bits", 4), ("8 bits", 8)],
     "gradients": [("Fused", "fused"), ("Stack", "stack")],
     "scale_group": [("Row", "row"), ("32 weights", 32), ("64 weights", 64), ("128 weights", 128)],
     "moment_bits": [("8 bits", 8), ("4 bits", 4)],

@@ -39,6 +39,7 @@ class XrayLayout:
                     [STARTER_CHOICE, OTHER_CHOICE],
                     value="starter",
                     label="Model or run",
+                    allow_custom_value=True,
                     min_width=220,
                 )
             )
@@ -71,7 +72,12 @@ class XrayLayout:
         with gr.Row(elem_classes="q-pickers"):
             self.kind = gr.Radio([], label="Show", elem_id="xray-kind")
             self.part = _any_text(
-                gr.Dropdown([("All matrices of a layer", ALL)], value=ALL, label="Matrices")
+                gr.Dropdown(
+                    [("All matrices of a layer", ALL)],
+                    value=ALL,
+                    label="Matrices",
+                    allow_custom_value=True,
+                )
             )
             # A later answer may have other kinds than the ones that this process last offered.
             self.kind.preprocess = _text

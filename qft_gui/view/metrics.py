@@ -9,6 +9,8 @@ from qft_gui.snapshots import Snapshot
 from qft_gui.view.numbers import learning_rate, percent, ratio
 
 Shown = tuple[str, str]
+FOLLOWS_RATE = frozenset({"codes_changed_percent", "update_in_steps"})
+FAR_BELOW = 0.5
 
 
 class Metric(NamedTuple):
@@ -55,8 +57,8 @@ METRICS = (
         "codes_changed_percent",
         "Codes changed",
         _codes,
-        "A weight is stored as one of 255 codes. It moves when its code changes; near 0 % means "
-        "that next to nothing is learned.",
+        "A weight is stored as one of 255 codes. It moves when its code changes; near 0 % where "
+        "the learning rate is highest means that next to nothing is learned.",
     ),
     Metric(
         "update_in_steps",
@@ -96,15 +98,29 @@ METRICS = (
 
 
 def step_metrics(snapshot: Snapshot) -> dict[str, Any]:
-    """The numbers that the newest step's event holds; none for methods without codes."""
+    """The numbers that the newest step's event holds; none for methods without codes.
+
+    What goes with the learning rate is told of the step with the highest rate too: at the end of a
+    schedule it says little.
+    """
     history = snapshot.history
     newest = history.steps.get(history.last_step, {})
+    highest = max(history.steps, key=lambda step: _rate(history.steps[step]), default=0)
+    falls = _rate(newest) < FAR_BELOW * _rate(history.steps.get(highest, {}))
     items: list[dict[str, str]] = []
     for metric in METRICS:
         value = newest.get(metric.key)
-        if value is not None:
-            number, unit = metric.show(float(value))
-            items.append(
-                {"name": metric.name, "value": number, "unit": unit, "meaning": metric.meaning}
-            )
+        if value is None:
+            continue
+        number, unit = metric.show(float(value))
+        before = history.steps[highest].get(metric.key)
+        if falls and metric.key in FOLLOWS_RATE and before is not None:
+            unit += f"; {metric.show(float(before))[0]} at step {highest:,}, of the highest rate"
+        items.append(
+            {"name": metric.name, "value": number, "unit": unit, "meaning": metric.meaning}
+        )
     return {"items": items, "step": f"{history.last_step:,}"}
+
+
+def _rate(event: dict[str, Any]) -> float:
+    return float(event.get("learning_rate") or 0.0)

@@ -89,6 +89,7 @@ BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
     "presets": ("docs/qft.md", qft_tables.preset_table),
     "settings": ("docs/qft.md", qft_tables.setting_table),
     "phases": ("docs/qft.md", qft_tables.phase_table),
+    "speed": ("docs/qft.md", qft_tables.speed_table),
     "outliers": ("docs/qft.md", qft_tables.outlier_table),
     "offload": ("docs/qft.md", qft_tables.offload_table),
     "ledger": ("docs/qft.md", qft_tables.ledger_table),

@@ -186,7 +186,7 @@ def length_table() -> str:
     for name, section in found["models"].items():
         every = rows(section)
         length = f"{section['steps']} steps of {section['batch_size']}"
-        for variant in ("QFT balanced", "QFT quality"):
+        for variant in ("QFT without residual", "QFT quality"):
             shares = (f"{row.share:.1f} %" for row in rates(every, variant))
             cells.append((f"{name}: {length}", variant, *shares))
     first = rates(rows(next(iter(found["models"].values()))), "fp32 Lion")
@@ -208,6 +208,24 @@ def phase_table() -> str:
         f"{found['tokens']} tokens in turns, the small Llama of `benchmarks/step_time.py`, "
         f"{_measured_on(found)}. Other programs shared the computer."
     )
+
+
+def speed_table() -> str:
+    """Step times as shares of AdamW's, with few tokens and with many."""
+    short, long = result("step_time_cpu"), result("step_time_long_cpu")
+    cells = [
+        (name, *(_ratio(run["ratio"].get(name)) for run in (short, long)))
+        for name in short["ratio"]
+    ]
+    headings = ("method", f"{short['tokens']:,} tokens a step", f"{long['tokens']:,}")
+    return (
+        f"{table(headings, cells)}\n\nMedians of {short['rounds']} and {long['rounds']} steps, a "
+        f"Llama of {short['num_parameters']:,} weights, {_measured_on(short)}."
+    )
+
+
+def _ratio(found: float | None) -> str:
+    return "" if found is None else f"{found:.2f} x"
 
 
 def outlier_table() -> str:

@@ -55,7 +55,7 @@ def read_state(run: RunDir, spec: RunSpec) -> RunState | None:
         loaded = load_model(folder, torch.float32 if full_precision else None)
         method = METHODS[spec.method.kind]()
         # On the CPU always: the GPU may be in use by the very run that is looked at.
-        method.prepare(loaded.model, spec, torch.device("cpu"))
+        method.prepare(loaded.model, _on_any_computer(spec), torch.device("cpu"))
         own = method.state_dict()
         if own.keys() != set(stored.keys()):
             raise RequestError(
@@ -66,6 +66,14 @@ def read_state(run: RunDir, spec: RunSpec) -> RunState | None:
         for name, tensor in own.items():
             tensor.copy_(stored.get_tensor(name))
         return RunState(step, method)
+
+
+def _on_any_computer(spec: RunSpec) -> RunSpec:
+    """The spec without what only the run's own hardware can do; its state is the same."""
+    if spec.method.kind != "qft":
+        return spec
+    method = spec.method.model_copy(update={"matmul": "dequantize"})
+    return spec.model_copy(update={"method": method})
 
 
 @contextmanager

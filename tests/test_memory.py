@@ -125,7 +125,7 @@ def layouts() -> st.SearchStrategy[Layout]:
             Int8,
             groups,
             st.sampled_from(["float32", "bfloat16"]),
-            st.sampled_from([0, 4, 8]),
+            st.sampled_from([0, 1, 4, 8]),
             st.sampled_from([0.0, 0.1, 1.0, 2.0]),
         ),
         st.builds(Int4, st.sampled_from([32, 64, 128])),

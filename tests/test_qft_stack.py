@@ -16,9 +16,13 @@ from engine.contract.errors import RequestError
 from engine.contract.spec import RunSpec
 from engine.data.batching import Batch
 from engine.loss import summed_loss
+from engine.memory.layout import Int8
 from engine.methods.qft import QftMethod
 from engine.methods.qft import method as qft_method
+from engine.methods.qft.gradients import GradientStack
+from engine.methods.qft.weight import TrainedWeight
 from engine.preparation import Prepared
+from engine.storage.dense import DenseStorage
 from tests.published import ALL_IN_CODES, CPU, exact_gradients, twin_gradients
 from tests.tiny import assert_same_state, float_twin, prepared, snapshot, tiny_spec
 
@@ -275,3 +279,21 @@ def test_tied_embeddings_learn_from_both_ends(
         assert float(gradient[unused].abs().max()) > 0, "from the head alone"
         ends: Any = model
         assert torch.equal(ends.model.embed_tokens.weight, ends.lm_head.weight)
+
+
+def test_rounding_errors_of_many_pushes_even_out() -> None:
+    """Sixteen micro-batches: with the same noise each time the errors would add up to 3 steps."""
+    layout = Int8(256, "float32")
+    storage = DenseStorage(torch.zeros(64, 256))
+    weight = TrainedWeight("w", 3, (64, 256), False, storage, (), layout, decays=True)
+    generator = torch.Generator().manual_seed(1)
+    gradients = [torch.randn(64, 256, generator=generator) for _ in range(16)]
+    stack = GradientStack(seed=5)
+    stack.begin(1)
+    for gradient in gradients:
+        stack.receive(weight, slice(0, 64), gradient)
+    popped: list[Tensor] = []
+    stack.pop_all(lambda _, rows, gradient: popped.append(gradient), 1.0)
+    exact = torch.stack(gradients).sum(0)
+    step = exact.abs().amax(dim=1, keepdim=True) / 127
+    assert float(((popped[0] - exact) / step).square().mean().sqrt()) < 1.6

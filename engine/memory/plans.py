@@ -50,7 +50,7 @@ class MemoryPlan:
 
         On a CPU what fits into its cache; on a GPU enough to keep it busy.
         """
-        return 1 << 24 if device == "cuda" else 1 << 18
+        return 1 << 24 if device == "cuda" else 1 << 19
 
     @staticmethod
     def product_elements(device: str) -> int:

@@ -125,7 +125,8 @@ def median_step(folder: Path, shape: ModelShape, settings: QftSettings) -> float
         return None
     if largest is None:
         return None
-    headroom = HEADROOM if settings.rounding == "stochastic" else 1.0
+    roomy = settings.rounding == "stochastic" or settings.residual_bits > 0
+    headroom = HEADROOM if roomy else 1.0
     return largest * headroom / LIMIT / 2**settings.residual_bits
 
 

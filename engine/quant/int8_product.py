@@ -68,7 +68,9 @@ def _multiply(left: Tensor, right: Tensor) -> Tensor:
     rows, columns = left.shape[0], right.shape[1]
     more_rows = max(0, _LEAST_TOKENS - rows)
     inner, outer = -left.shape[1] % _MULTIPLE, -columns % _MULTIPLE
-    left = torch.nn.functional.pad(left, (0, inner, 0, more_rows))
-    right = torch.nn.functional.pad(right, (0, outer, 0, inner))
+    if inner or more_rows:
+        left = torch.nn.functional.pad(left, (0, inner, 0, more_rows))
+    if inner or outer:
+        right = torch.nn.functional.pad(right, (0, outer, 0, inner))
     product = torch._int_mm(left, right)  # pyright: ignore[reportPrivateImportUsage]
     return product[:rows, :columns]

@@ -14,6 +14,8 @@ from engine.storage.outliers import OutlierStorage
 from engine.storage.protocol import Storage, WeightStorage
 from engine.storage.residual import ResidualStorage
 
+# Weights that are quantized at once, so that loading needs no second model in float32.
+_FILL_ELEMENTS = 1 << 22
 _DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -56,24 +58,27 @@ def quantized(layout: Int8, weight: Tensor, device: torch.device) -> WeightStora
     shape = tuple(weight.shape)
     parts = {part.name: _zeros(part, device) for part in layout.parts(shape)}
     storage = _int8(layout, shape, parts)
-    values = torch.empty(matrix_shape(shape), dtype=torch.float32, device=device)
-    values.copy_(weight.detach().view(values.shape) if weight.ndim != 2 else weight.detach())
-    if isinstance(storage, OutlierStorage):
+    rows, columns = matrix_shape(shape)
+    matrix = weight.detach() if weight.ndim == 2 else weight.detach().reshape(rows, columns)
+    if isinstance(storage, OutlierStorage):  # the largest weights are known from all of them
+        values = torch.empty((rows, columns), dtype=torch.float32, device=device).copy_(matrix)
         storage.begin(values)
-        _fill(storage.rest, layout, values)
-    else:
-        _fill(storage, layout, values)
+        _fill(storage.rest, layout, slice(0, rows), values)
+        return storage
+    size = max(1, _FILL_ELEMENTS // columns)
+    for start in range(0, rows, size):
+        some = slice(start, min(start + size, rows))
+        _fill(storage, layout, some, matrix[some].to(device, torch.float32, copy=True))
     return storage
 
 
-def _fill(storage: Int8Storage, layout: Int8, values: Tensor) -> None:
-    every = slice(0, storage.num_rows)
+def _fill(storage: Int8Storage, layout: Int8, rows: slice, values: Tensor) -> None:
     if isinstance(storage, ResidualStorage) or layout.scale_dtype == "float32":
-        storage.write(every, values)
+        storage.write(rows, values)
         return
     scales = scales_of(values, storage.scales.shape[-1], storage.scales.dtype, HEADROOM)
-    storage.scales.copy_(scales)
-    storage.codes.copy_(quantize_nearest(values, scales))
+    storage.scales[rows].copy_(scales)
+    storage.codes[rows].copy_(quantize_nearest(values, scales))
 
 
 def _int8(layout: Int8, shape: Shape, parts: dict[str, Tensor]) -> Int8Storage | OutlierStorage:

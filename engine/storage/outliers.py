@@ -175,7 +175,9 @@ class OutlierStorage:
         offsets = self.offsets[places].long()
         if self.offsets.dtype == torch.int16:
             offsets &= _MASK16
-        return offsets + bases.repeat_interleave(counts), places
+        # With its size known, a GPU need not wait for the counts.
+        size = places.stop - places.start
+        return offsets + bases.repeat_interleave(counts, output_size=size), places
 
     def _with_outliers(self, rows: slice, matrix: Tensor) -> Tensor:
         positions, places = self._positions(rows)

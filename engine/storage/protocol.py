@@ -13,7 +13,7 @@ from engine.quant.randomness import RandomKey
 
 @dataclass(frozen=True)
 class Change:
-    """What an update did to 8-bit codes: counts as scalar tensors, so that nothing waits for them.
+    """What an update did to 8-bit codes: counts that may be scalar tensors where the codes are.
 
     Attributes:
         codes: Codes that are others now.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
@@ -15,7 +16,8 @@ from engine.storage.allocate import allocate
 from engine.storage.protocol import Storage
 
 Update = Callable[[TrainedWeight, slice, Tensor], None]
-_STREAM = 4
+# Far above the streams of the update, as each push of a step has one of its own.
+_STREAM = 1 << 32
 
 
 class Gradients(Protocol):
@@ -81,12 +83,14 @@ class GradientStack:
         self._step = 0
         self._stack: dict[int, tuple[TrainedWeight, Storage]] = {}
         self._squares: dict[tuple[int, int], Tensor] = {}
+        self._pushes: Counter[tuple[int, int]] = Counter()
 
     def begin(self, step: int) -> None:
         """An empty stack for optimizer step number `step`."""
         self._step = step
         self._stack.clear()
         self._squares.clear()
+        self._pushes.clear()
 
     def receive(self, weight: TrainedWeight, rows: slice, gradient: Tensor) -> None:
         """Push some rows, or add to what lies there already."""
@@ -99,7 +103,10 @@ class GradientStack:
         total, key = gradient.to(torch.float32, copy=True), None
         if place in self._squares:
             total.add_(storage.read(rows))
-            key = RandomKey(self._seed, self._step, weight.number, _STREAM, rows.start)
+            # Every sum draws anew: the same noise each time would add up instead of evening out.
+            stream = _STREAM + self._pushes[place]
+            key = RandomKey(self._seed, self._step, weight.number, stream, rows.start)
+        self._pushes[place] += 1
         self._squares[place] = torch.linalg.vector_norm(total).square_()
         storage.write(rows, total, key)
 

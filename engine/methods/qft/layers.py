@@ -17,6 +17,7 @@ from engine.contract.errors import RequestError
 from engine.methods.qft.gradients import Gradients
 from engine.methods.qft.weight import EVERY, TrainedWeight
 from engine.quant.int8_product import input_gradient_int8, product_int8
+from engine.roles import is_product
 from engine.storage.dense import DenseStorage
 from engine.storage.int8 import Int8Storage
 
@@ -114,6 +115,7 @@ class QftEmbedding(nn.Embedding):
 
 def become_linear(module: nn.Module, source: Source) -> None:
     """Make a linear layer or a Conv1D use `source` instead of its weight."""
+    assert is_product(module), "its class is about to be replaced"
     del module.weight
     module.__class__ = QftLinear
     cast("QftLinear", module).source = source
@@ -176,9 +178,12 @@ class _Product(torch.autograd.Function):
             if ctx.needs_input_grad[0]:
                 # With the weight of the forward pass, so before the update.
                 share = source.input_gradient(some, rows)
-                grad_input = share if grad_input is None else grad_input.add_(share)
+                # A sum of many is kept in float32, as one product would keep it.
+                grad_input = share if grad_input is None else grad_input.float().add_(share)
             source.hand_on(rows, some.T @ flat)
-        return None if grad_input is None else grad_input.view(inputs.shape), None, None
+        if grad_input is None:
+            return None, None, None
+        return grad_input.to(inputs.dtype).view(inputs.shape), None, None
 
 
 class _Lookup(torch.autograd.Function):
@@ -209,8 +214,11 @@ class _Lookup(torch.autograd.Function):
         begins = [*torch.searchsorted(chosen, starts).tolist(), len(chosen)]
         for number, rows in enumerate(chunks):
             here = slice(begins[number], begins[number + 1])
-            gradient = grad_output.new_zeros(rows.stop - rows.start, grad_output.shape[-1])
-            gradient.index_add_(0, chosen[here] - rows.start, grad_output[here])
+            shape = (rows.stop - rows.start, grad_output.shape[-1])
+            gradient = torch.zeros(shape, dtype=torch.float32, device=grad_output.device)
+            # Deterministic on every device, which `index_add_` is not.
+            places = (chosen[here] - rows.start,)
+            gradient.index_put_(places, grad_output[here].float(), accumulate=True)
             source.gradients.receive(source.weight, rows, gradient)
         return None, None, None, None
 

@@ -40,8 +40,8 @@ from engine.storage.int8 import Int8Storage
 from engine.storage.outliers import OutlierStorage
 from engine.storage.protocol import Storage
 
-# What a random number is for; streams of the gradients are their own. Stream 1 is of scales that
-# grow while a weight is rounded.
+# What a random number is for. Stream 1 is of scales that grow while a weight is rounded, and those
+# of gradients lie far above.
 _ROUND_WEIGHT, _ROUND_MOMENT, _CHOOSE_OUTLIERS = 0, 2, 5
 _MOMENT_NAMES = {"lion": ("momentum",), "adamw": ("exp_avg", "exp_avg_sq")}
 _CLIP_EPSILON = 1e-6

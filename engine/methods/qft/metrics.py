@@ -22,7 +22,7 @@ _LOOK_EVERY = 10
 
 
 class Metrics:
-    """Counts of one step. Tensors are summed where they are, so that a GPU never waits."""
+    """Counts of one step. Tensors are summed where they are: a GPU waits once, at its end."""
 
     def __init__(self, weights: Sequence[TrainedWeight], settings: QftSettings) -> None:
         self._coded = [storage for weight in weights if (storage := _codes_of(weight)) is not None]

@@ -1,4 +1,4 @@
-"""Checking a request before anything is created. Torch only for a model never seen before."""
+"""Checking a request before anything is created. Torch only where nothing else can tell."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def complete(spec: RunSpec) -> RunSpec:
     model = _collect(found, lambda: _checked_model(spec))
     dataset = _collect(found, lambda: read_dataset(spec.data))
     _collect(found, lambda: choose_device(spec.train.device))
+    _collect(found, lambda: _check_products(spec))
     if found or model is None or dataset is None:
         raise RequestErrors(found)
     source = spec.data.source
@@ -64,6 +65,15 @@ def _checked_model(spec: RunSpec) -> ModelReference:
     if reference.folder is not None:
         check_model_folder(reference.folder)
     return reference
+
+
+def _check_products(spec: RunSpec) -> None:
+    """Whether the hardware multiplies 8-bit numbers is known to torch alone."""
+    if spec.method.kind == "qft" and spec.method.matmul == "int8":
+        from engine.model import choose_torch_device
+        from engine.quant.int8_product import refuse_slow_products
+
+        refuse_slow_products(choose_torch_device(spec.train.device))
 
 
 def _pinned(spec: RunSpec, reference: ModelReference) -> ModelSpec:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine.contract.errors import RequestError
+from engine.contract.errors import RequestError, RequestErrors
 from engine.data.batching import Batch
 from engine.memory.plans import MemoryPlan
 from engine.methods.protocol import NonFiniteError
@@ -91,7 +91,11 @@ def test_a_layer_has_the_gradients_of_its_twin(
 
 
 @pytest.mark.parametrize("settings", [{}, {"update": "adamw", **STACK}], ids=str)
-def test_int8_products_train_as_well(ready: Ready, settings: dict[str, Any]) -> None:
+def test_int8_products_train_as_well(
+    ready: Ready, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    # Right on any CPU; refused on one where they are slow.
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
     exact, rounded = ready(**settings), ready(matmul="int8", **settings)
     batch = exact.batches(1)[0]
     one, two = (logits(each.loaded.model, batch) for each in (exact, rounded))
@@ -101,6 +105,16 @@ def test_int8_products_train_as_well(ready: Ready, settings: dict[str, Any]) -> 
     assert norms[1] == pytest.approx(norms[0], rel=0.02)
     losses = [rounded.method.step([batch], 3e-3, step).loss_nats for step in range(2, 12)]
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_int8_products_are_refused_where_they_are_slow_before_anything_is_created(
+    ready: Ready, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    with pytest.raises(RequestErrors, match="no fast 8-bit products") as found:
+        ready(matmul="int8")
+    assert [error.field for error in found.value.errors] == ["method.matmul"]
+    assert not any(path.name.startswith("20") for path in tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("size", "chunks"), [(1, 64), (64, 32), (130, 16), (2048, 1)])

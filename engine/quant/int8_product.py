@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from engine.contract.errors import RequestError
 from engine.quant.int8 import LIMIT, SMALLEST_SCALE
 
 # On CUDA the kernel wants more than 16 rows and multiples of 8.
@@ -21,6 +22,20 @@ def int8_hardware(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= _TURING
     return device.type == "cpu" and torch.cpu._is_vnni_supported()
+
+
+def refuse_slow_products(device: torch.device) -> None:
+    """8-bit products are for hardware that is faster at them.
+
+    Raises:
+        RequestError: The device is not.
+    """
+    if not int8_hardware(device):
+        raise RequestError(
+            "method.matmul",
+            f"this {device.type} device has no fast 8-bit products.",
+            "Choose dequantize.",
+        )
 
 
 def product_int8(inputs: Tensor, codes: Tensor, scales: Tensor) -> Tensor:

@@ -22,7 +22,6 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from engine.contract.errors import RequestError
 from engine.contract.spec import QftSettings, RunSpec
 from engine.data.batching import Batch
 from engine.loss import summed_loss
@@ -34,7 +33,7 @@ from engine.methods.qft.take_over import TakeOver
 from engine.methods.qft.weight import EVERY, TrainedWeight
 from engine.optim.adamw import adamw_direction, adamw_moments
 from engine.optim.lion import lion_direction, lion_momentum
-from engine.quant.int8_product import int8_hardware
+from engine.quant.int8_product import refuse_slow_products
 from engine.quant.randomness import RandomKey
 from engine.storage.int8 import Int8Storage
 from engine.storage.outliers import OutlierStorage
@@ -59,12 +58,8 @@ class QftMethod:
         """
         assert isinstance(spec.method, QftSettings)
         self._model, self._settings, self._train = model, spec.method, spec.train
-        if self._settings.matmul == "int8" and not int8_hardware(device):
-            raise RequestError(
-                "method.matmul",
-                f"this {device.type} device has no fast 8-bit products.",
-                "Choose dequantize.",
-            )
+        if self._settings.matmul == "int8":
+            refuse_slow_products(device)
         self._learning_rate, self._step = 0.0, 0
         self._stack = GradientStack(self._train.seed)
         self._fused = FusedGradients(self._update_and_measure)

@@ -28,6 +28,7 @@ from engine.preparation import Prepared
 from tests.tiny import (
     ARCHITECTURES,
     before_call,
+    float_twin,
     in_child,
     needs_fork,
     prepared,
@@ -90,7 +91,16 @@ def test_an_export_is_the_trained_model_in_the_original_form(
     assert loaded.dtype == torch.bfloat16
     assert type(loaded.config).model_type == architecture
     found, expected = logits(loaded.float(), one), logits(one.loaded.model, one)
-    assert float((found - expected).abs().max()) < 0.02 * float(expected.abs().max())
+    twin = float_twin(one)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.copy_(parameter.bfloat16())
+    rounded = logits(twin, one)
+    assert torch.allclose(found, rounded, atol=1e-5 * float(expected.abs().max()))
+    # In a mixture the last bits of a bfloat16 may send a token to another expert.
+    apart = (found - expected).abs().amax(dim=-1)
+    share = 0.98 if architecture == "mixtral" else 1.0
+    assert float((apart < 0.02 * expected.abs().max()).double().mean()) >= share
     untrained = AutoModelForCausalLM.from_pretrained(original, local_files_only=True).float()
     moved = float((logits(untrained, one) - expected).abs().max())
     assert moved > 5 * float((found - expected).abs().max())

@@ -32,6 +32,7 @@ from tests.tiny import (
     in_child,
     needs_fork,
     prepared,
+    scores,
     tiny_model_folder,
     tiny_spec,
 )
@@ -61,14 +62,6 @@ def stored(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def logits(model: Any, one: Prepared) -> Tensor:
-    batch = one.batches(1)[0]
-    model.eval()
-    with torch.no_grad():
-        output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-    return output.logits[batch.attention_mask.bool()].float()
-
-
 @pytest.mark.parametrize("method", METHOD_KINDS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_an_export_is_the_trained_model_in_the_original_form(
@@ -90,19 +83,20 @@ def test_an_export_is_the_trained_model_in_the_original_form(
     loaded = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     assert loaded.dtype == torch.bfloat16
     assert type(loaded.config).model_type == architecture
-    found, expected = logits(loaded.float(), one), logits(one.loaded.model, one)
+    batch = one.batches(1)[0]
+    found, expected = scores(loaded.float(), batch), scores(one.loaded.model, batch)
     twin = float_twin(one)
     with torch.no_grad():
         for parameter in twin.parameters():
             parameter.copy_(parameter.bfloat16())
-    rounded = logits(twin, one)
+    rounded = scores(twin, batch)
     assert torch.allclose(found, rounded, atol=1e-5 * float(expected.abs().max()))
     # In a mixture the last bits of a bfloat16 may send a token to another expert.
     apart = (found - expected).abs().amax(dim=-1)
     share = 0.98 if architecture == "mixtral" else 1.0
     assert float((apart < 0.02 * expected.abs().max()).double().mean()) >= share
     untrained = AutoModelForCausalLM.from_pretrained(original, local_files_only=True).float()
-    moved = float((logits(untrained, one) - expected).abs().max())
+    moved = float((scores(untrained, batch) - expected).abs().max())
     assert moved > 5 * float((found - expected).abs().max())
 
 
@@ -117,7 +111,8 @@ def test_an_export_says_word_for_word_the_same(
     folder = export(run, one)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    assert torch.equal(logits(model, one), logits(one.loaded.model, one))
+    batch = one.batches(1)[0]
+    assert torch.equal(scores(model, batch), scores(one.loaded.model, batch))
     sampling = Sampling(max_new_tokens=24)
     said = reply_to(model, tokenizer, HELLO, sampling).text
     assert said == reply_to(one.loaded.model, one.loaded.tokenizer, HELLO, sampling).text

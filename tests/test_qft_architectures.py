@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from engine.contract.run_dir import RunDir
@@ -17,7 +17,7 @@ from engine.data.batching import Batch
 from engine.export import export_model
 from engine.memory.estimate import Term
 from engine.preparation import Prepared
-from tests.tiny import ARCHITECTURES, prepared, tiny_spec
+from tests.tiny import ARCHITECTURES, prepared, scores, tiny_spec
 
 SETTINGS: dict[str, dict[str, Any]] = {
     **{preset: {"preset": preset} for preset in QFT_PRESETS},
@@ -32,13 +32,6 @@ def bytes_of(tensors: Iterable[Tensor]) -> int:
     """Each storage once, however many tensors look at it."""
     sizes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
     return sum(sizes.values())
-
-
-def logits(model: nn.Module, batch: Batch) -> Tensor:
-    model.eval()
-    with torch.no_grad():
-        output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-    return output.logits[batch.attention_mask.bool()].float()
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
@@ -103,7 +96,7 @@ def assert_exports(one: Prepared, batch: Batch, folder: Path) -> None:
     exported = export_model(run, one.loaded, one.method)
     loaded = AutoModelForCausalLM.from_pretrained(exported, local_files_only=True)
     assert loaded.dtype == torch.bfloat16
-    found, expected = logits(loaded.float(), batch), logits(one.loaded.model, batch)
+    found, expected = scores(loaded.float(), batch), scores(one.loaded.model, batch)
     # A mixture may send a token to another expert for a rounding error.
     assert float((found - expected).norm() / expected.norm()) < 0.01
     assert float((found - expected).abs().max()) < 0.05 * float(expected.abs().max())

@@ -20,6 +20,7 @@ from engine.contract.events import EventWriter
 from engine.contract.run_dir import create_run
 from engine.contract.spec import RunSpec
 from engine.contract.spec_file import validate_spec
+from engine.data.batching import Batch
 from engine.preparation import Prepared, prepare
 from engine.request import complete
 from engine.roles import named_weights
@@ -219,6 +220,14 @@ def float_twin(one: Prepared) -> nn.Module:
         for named in named_weights(twin):
             named.parameter.copy_(weights[named.name])
     return twin.train()
+
+
+def scores(model: Any, batch: Batch) -> Tensor:
+    """What a model predicts at every real token of a batch, float32, in evaluation mode."""
+    model.eval()
+    with torch.no_grad():
+        output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+    return output.logits[batch.attention_mask.bool()].float()
 
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -20,7 +20,8 @@ MAX_CONFIG_BYTES = 1_000_000
 MAX_HEADER_BYTES = 100_000_000
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-_DAMAGE = (
+# What reading a file that is not what it says can raise.
+DAMAGE = (
     OSError,
     ValueError,
     LookupError,
@@ -163,7 +164,7 @@ def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
             ends = [entry["data_offsets"][1] for key, entry in header.items() if key in tensors]
             if 8 + length + max(ends, default=0) != path.stat().st_size:
                 raise ValueError("data shorter or longer than the header says")
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise RequestError(
             FIELD, f"{path} is damaged or no safetensors file.", "Get it anew."
         ) from error

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from engine.contract.model_source import MAX_HEADER_BYTES
+from engine.contract.model_source import DAMAGE, MAX_HEADER_BYTES
 from engine.contract.spec import QftSettings
 from engine.memory.layout import groups_per_row
 from engine.memory.model_shape import ModelShape
@@ -30,16 +30,6 @@ MAX_ROWS = 8
 VALUES_PER_TENSOR = 1 << 14
 _BLOCK = re.compile(r"\.\d+\.")
 _LONGEST_ROW = 1 << 20
-_DAMAGE = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    RecursionError,
-    struct.error,
-)
 
 
 @dataclass(frozen=True)
@@ -121,7 +111,7 @@ def median_step(folder: Path, shape: ModelShape, settings: QftSettings) -> float
             settings.scale_group,
             settings.outlier_percent,
         )
-    except _DAMAGE:
+    except DAMAGE:
         return None
     if largest is None:
         return None

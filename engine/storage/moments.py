@@ -11,8 +11,8 @@ from engine.quant.randomness import RandomKey
 
 
 @dataclass(frozen=True)
-class Int4Storage:
-    """Signed 4-bit codes, two to a byte (rows, half of the columns), and scales (rows, groups)."""
+class CodedMoment:
+    """Codes (rows, bytes of a row) and scales (rows, groups)."""
 
     codes: Tensor
     scales: Tensor
@@ -26,6 +26,15 @@ class Int4Storage:
     def tensors(self) -> dict[str, Tensor]:
         """The real tensors, live."""
         return {"codes": self.codes, "scales": self.scales}
+
+    def _keep(self, rows: slice, codes: Tensor, scales: Tensor) -> None:
+        self.codes[rows].copy_(codes)
+        self.scales[rows].copy_(scales)
+
+
+@dataclass(frozen=True)
+class Int4Storage(CodedMoment):
+    """Signed 4-bit codes, two to a byte."""
 
     def read(self, rows: slice) -> Tensor:
         """Some rows in float32, a copy."""
@@ -33,28 +42,14 @@ class Int4Storage:
 
     def write(self, rows: slice, values: Tensor, key: RandomKey | None = None) -> None:
         """Replace some rows; stochastic where a key is given."""
-        codes, scales = int4.quantize(values, self.scales.shape[-1], key)
-        self.codes[rows].copy_(codes)
-        self.scales[rows].copy_(scales)
+        self._keep(rows, *int4.quantize(values, self.scales.shape[-1], key))
 
 
 @dataclass(frozen=True)
-class SquareRootStorage:
-    """Codes of square roots, 8 bits or 4 bits packed, and scales (rows, groups)."""
+class SquareRootStorage(CodedMoment):
+    """Codes of square roots: 8 bits, or 4 bits, two to a byte."""
 
-    codes: Tensor
-    scales: Tensor
-    num_columns: int
     bits: int
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of the matrix."""
-        return self.codes.shape[0]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The real tensors, live."""
-        return {"codes": self.codes, "scales": self.scales}
 
     def read(self, rows: slice) -> Tensor:
         """Some rows in float32, a copy."""
@@ -64,6 +59,4 @@ class SquareRootStorage:
 
     def write(self, rows: slice, values: Tensor, key: RandomKey | None = None) -> None:
         """Replace some rows; stochastic where a key is given."""
-        codes, scales = square_root.quantize(values, self.scales.shape[-1], key, self.bits)
-        self.codes[rows].copy_(codes)
-        self.scales[rows].copy_(scales)
+        self._keep(rows, *square_root.quantize(values, self.scales.shape[-1], key, self.bits))

@@ -6,15 +6,15 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from engine.contract.bundled import sample_datasets
 from engine.contract.errors import RequestError, RequestErrors, mistakes
 from engine.contract.model_source import ModelReference, check_model_folder, resolve_model
-from engine.contract.presets import resolve_presets
-from engine.contract.spec import METHOD_KINDS, QFT_PRESETS, MethodKind, QftPreset, RunSpec
+from engine.contract.presets import METHOD_CHOICES, MethodChoice, resolve_presets
+from engine.contract.spec import RunSpec
 from engine.contract.spec_file import validate_spec
 from engine.memory.catalogue import bundled_shape
 from engine.memory.devices import Device, choose_device
@@ -32,25 +32,6 @@ class DataFacts(BaseModel):
     rows: int
     refused: int
     format: str
-
-
-class MethodChoice(NamedTuple):
-    """What a person picks in the table: a method, with a preset where it has them."""
-
-    kind: MethodKind
-    preset: QftPreset | None = None
-
-    @property
-    def key(self) -> str:
-        """The choice in one word, for the page's radio buttons."""
-        return self.kind if self.preset is None else f"{self.kind}-{self.preset}"
-
-
-METHOD_CHOICES: tuple[MethodChoice, ...] = tuple(
-    MethodChoice(kind, preset)
-    for kind in METHOD_KINDS
-    for preset in (tuple(QFT_PRESETS) if kind == "qft" else (None,))
-)
 
 
 @dataclass(frozen=True)

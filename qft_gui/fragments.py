@@ -36,6 +36,6 @@ def render(name: str, /, **frame: Any) -> str:
     return _environment().get_template(f"{name}.html").render(**frame)
 
 
-def script(name: str) -> str:
-    """The text of one of our scripts."""
-    return (STATIC / name).read_text(encoding="utf-8")
+def script(*names: str) -> str:
+    """The text of our scripts, one after the other."""
+    return "\n".join((STATIC / name).read_text(encoding="utf-8") for name in names)

@@ -10,8 +10,8 @@ from typing import Any
 from engine.commands.output import print_json
 from engine.contract.errors import ExitCode, RequestError, RequestErrors, mistakes
 from engine.contract.model_source import check_model_folder, resolve_model
-from engine.contract.presets import resolve_presets
-from engine.contract.spec import METHOD_KINDS, QFT_PRESETS, MethodKind, QftPreset, RunSpec
+from engine.contract.presets import METHOD_CHOICES, MethodChoice, resolve_presets
+from engine.contract.spec import MethodKind, QftPreset, RunSpec
 from engine.contract.spec_file import read_spec, validate_spec
 from engine.data.source import Dataset, read_dataset
 from engine.memory.devices import Device, choose_device
@@ -19,13 +19,6 @@ from engine.memory.estimate import Forecast, estimate
 from engine.memory.lost_updates import lost_updates
 from engine.memory.units import gib
 from engine.shapes import describe_tokenizer, find_shape
-
-MethodChoice = tuple[MethodKind, QftPreset | None]
-METHOD_CHOICES: tuple[MethodChoice, ...] = tuple(
-    (kind, preset)
-    for kind in METHOD_KINDS
-    for preset in (tuple(QFT_PRESETS) if kind == "qft" else (None,))
-)
 
 
 def estimate_command(options: Namespace) -> ExitCode:

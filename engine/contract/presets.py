@@ -3,13 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from engine.contract.bundled import catalogue
 from engine.contract.model_source import ModelReference, count_parameters
-from engine.contract.spec import MethodKind, MethodSettings, RunSpec
+from engine.contract.spec import (
+    METHOD_KINDS,
+    QFT_PRESETS,
+    MethodKind,
+    MethodSettings,
+    QftPreset,
+    RunSpec,
+)
 
 SMALL_MODEL_PARAMETERS = 100_000_000
 DEFAULT_STEPS = 60
+
+
+class MethodChoice(NamedTuple):
+    """What a person picks in the table: a method, with a preset where it has them."""
+
+    kind: MethodKind
+    preset: QftPreset | None = None
+
+    @property
+    def key(self) -> str:
+        """The choice in one word, for the page's radio buttons."""
+        return self.kind if self.preset is None else f"{self.kind}-{self.preset}"
+
+
+METHOD_CHOICES: tuple[MethodChoice, ...] = tuple(
+    MethodChoice(kind, preset)
+    for kind in METHOD_KINDS
+    for preset in (tuple(QFT_PRESETS) if kind == "qft" else (None,))
+)
 
 
 @dataclass(frozen=True)

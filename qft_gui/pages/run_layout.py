@@ -26,7 +26,7 @@ class RunLayout:
             self.charts = gr.HTML(
                 html_template=render("charts", plotly=plotly_url),
                 apply_default_css=False,
-                js_on_load=script("chart.js"),
+                js_on_load=script("plot.js", "chart.js"),
                 server_functions=[_points_of(service)],
                 run=None,
             )

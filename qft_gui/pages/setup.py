@@ -8,7 +8,8 @@ from typing import Any
 import gradio as gr
 
 from engine.contract.errors import RequestError, RequestErrors, mistakes
-from qft_gui.forecasts import METHOD_CHOICES, Forecasts
+from engine.contract.presets import METHOD_CHOICES
+from qft_gui.forecasts import Forecasts
 from qft_gui.form import OTHER, QFT_FIELDS, Form, field_names
 from qft_gui.navigation import QUIETLY, Navigation, choices, go_to
 from qft_gui.pages.setup_fields import HELP

@@ -84,7 +84,7 @@ class XrayLayout:
         self.charts = gr.HTML(
             html_template=render("xray_charts", plotly=plotly_url),
             apply_default_css=False,
-            js_on_load=script("xray.js"),
+            js_on_load=script("plot.js", "xray.js"),
             figure=None,
             elem_id="xray-charts",
         )

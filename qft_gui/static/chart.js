@@ -6,26 +6,7 @@ const nodes = {
   loss: element.querySelector('[data-plot="loss"]'),
   memory: element.querySelector('[data-plot="memory"]'),
 };
-const css = (name) => getComputedStyle(document.body).getPropertyValue(name).trim();
 const state = { run: null, attempt: 0, since: 0, steps: null, minutes: false, failures: 0, busy: false, timer: 0, limits: null };
-
-function loadPlotly() {
-  if (window.Plotly) return Promise.resolve();
-  window.qftPlotly ??= new Promise((resolve, reject) => {
-    const script = document.createElement('script');
-    script.src = element.querySelector('[data-plotly]').dataset.plotly;
-    script.onload = resolve;
-    script.onerror = () => reject(new Error('plotly.js did not load'));
-    document.head.appendChild(script);
-  });
-  return window.qftPlotly;
-}
-
-function axis(title, more) {
-  const ink2 = css('--ink-2'), line = css('--line'), font = { color: ink2, size: 12 };
-  return { gridcolor: line, zeroline: false, linecolor: line, tickcolor: line, tickfont: font, ticks: 'outside', ticklen: 4,
-    title: { text: title, font, standoff: 8 }, ...more };
-}
 
 function layout(xaxis, yaxis, shapes) {
   const narrow = nodes.loss.clientWidth < 420;

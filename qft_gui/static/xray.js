@@ -1,33 +1,14 @@
 // The plots of the X-ray page, drawn anew for each figure. Text enters by textContent only.
 const nodes = Object.fromEntries(['spread', 'outliers', 'errors'].map((name) => [name, element.querySelector(`[data-plot="${name}"]`)]));
-const css = (name) => getComputedStyle(document.body).getPropertyValue(name).trim();
 const config = { responsive: false, displaylogo: false, displayModeBar: false };
 const ROW_PX = 22, LEAST_PX = 220, MOST_PX = 640;
-
-function loadPlotly() {
-  if (window.Plotly) return Promise.resolve();
-  window.qftPlotly ??= new Promise((resolve, reject) => {
-    const script = document.createElement('script');
-    script.src = element.querySelector('[data-plotly]').dataset.plotly;
-    script.onload = resolve;
-    script.onerror = () => reject(new Error('plotly.js did not load'));
-    document.head.appendChild(script);
-  });
-  return window.qftPlotly;
-}
-
-function axis(title, more) {
-  const ink2 = css('--ink-2'), line = css('--line'), font = { color: ink2, size: 12 };
-  return { gridcolor: line, zeroline: false, linecolor: line, tickcolor: line, tickfont: font, ticks: 'outside', ticklen: 4, automargin: true,
-    title: { text: title, font, standoff: 8 }, ...more };
-}
 
 function layout(xaxis, yaxis, more) {
   return {
     showlegend: false, dragmode: 'zoom', margin: { l: 52, r: 16, t: 8, b: 44 }, paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
     font: { family: css('--font') || 'system-ui' },
     hoverlabel: { bgcolor: css('--card'), bordercolor: css('--control'), font: { color: css('--ink') }, align: 'left' },
-    xaxis, yaxis, ...more,
+    xaxis: { automargin: true, ...xaxis }, yaxis: { automargin: true, ...yaxis }, ...more,
   };
 }
 

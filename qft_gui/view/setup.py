@@ -18,7 +18,7 @@ from qft_gui.view.status import VERDICT_MARKS, WAITING, Mark, verdict_mark
 
 METHOD_NAMES: dict[MethodKind, str] = {"qft": "QFT", "full": "Full AdamW"}
 METHOD_GIVES: dict[MethodChoice, str] = {
-    MethodChoice("qft", "balanced"): "Every weight in 8 bits; trains as 32 bits do",
+    MethodChoice("qft", "balanced"): "Every weight in 8 bits; trains nearly as 32 bits do",
     MethodChoice("qft", "lean"): "Least memory: optimizer state in 4 bits",
     MethodChoice("qft", "quality"): "Keeps more of each update, in 4 more bits a weight",
     MethodChoice("qft", "paper"): (

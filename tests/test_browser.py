@@ -138,14 +138,14 @@ def _end_engine(run: RunDir) -> None:
 def open_page(browser: Browser, app: App) -> Iterator[Callable[..., Watched]]:
     contexts: list[BrowserContext] = []
 
-    def open_page(width: int = 1280, theme: str = "light") -> Watched:
+    def open_page(width: int = 1280, theme: str = "light", shows: str = ".q-methods") -> Watched:
         context = browser.new_context(viewport={"width": width, "height": 860})
         contexts.append(context)
         context.set_default_timeout(60_000)
         watched = Watched(context.new_page(), app.url)
         watched.listen()
         watched.page.goto(f"{app.url}?__theme={theme}")
-        watched.page.wait_for_selector(".q-methods")
+        watched.page.wait_for_selector(shows)
         return watched
 
     yield open_page
@@ -308,7 +308,7 @@ def test_text_from_runs_is_only_text(app: App, open_page: Callable[..., Watched]
 def test_a_zoom_survives_new_points(app: App, open_page: Callable[..., Watched]) -> None:
     run = golden_run(app.runs, "growing", done=30, outcome=None)
     run.write_owner(current_identity().as_json())
-    watched = open_page()
+    watched = open_page(shows="[data-plot=loss]")
     page = watched.page
     page.wait_for_function(f"({LOSS}?.data?.[0]?.x.length ?? 0) === 30")
     box = page.locator("[data-plot=loss] .nsewdrag").bounding_box()

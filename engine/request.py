@@ -6,14 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from engine.contract.adapter_targets import refuse_adapter
 from engine.contract.bundled import sample_datasets
 from engine.contract.errors import RequestError, RequestErrors, mistakes
+from engine.contract.method_settings import LoraSettings, QloraSettings
 from engine.contract.model_source import ModelReference, check_model_folder, resolve_model
 from engine.contract.presets import resolve_presets
 from engine.contract.run_dir import RunDir, create_run
 from engine.contract.spec import ModelSpec, RunSpec
 from engine.data.source import dataset_path, read_dataset
 from engine.hub import pin_revision
+from engine.memory.checkpointing import resolve_checkpointing
 from engine.memory.devices import choose_device
 from engine.shapes import find_shape
 
@@ -39,17 +42,19 @@ def complete(spec: RunSpec) -> RunSpec:
     found: list[RequestError] = []
     model = _collect(found, lambda: _checked_model(spec))
     dataset = _collect(found, lambda: read_dataset(spec.data))
-    _collect(found, lambda: choose_device(spec.train.device))
+    device = _collect(found, lambda: choose_device(spec.train.device))
     _collect(found, lambda: _check_products(spec))
-    if found or model is None or dataset is None:
+    if found or model is None or dataset is None or device is None:
         raise RequestErrors(found)
     source = spec.data.source
     absolute = source if source in sample_datasets() else str(dataset_path(source))
     data = spec.data.model_copy(update={"source": absolute, "sha256": dataset.sha256})
     pinned = spec.model_copy(update={"model": _pinned(spec, model), "data": data})
     # An architecture that transformers lacks is found out here, not in the engine.
-    find_shape(model, pinned.model.revision)
-    return resolve_presets(pinned, model)
+    shape = find_shape(model, pinned.model.revision)
+    if isinstance(pinned.method, QloraSettings | LoraSettings):
+        refuse_adapter(pinned.method, shape.linear_layers)
+    return resolve_checkpointing(resolve_presets(pinned, model), shape, device)
 
 
 def _collect(found: list[RequestError], check: Callable[[], T]) -> T | None:

@@ -12,9 +12,10 @@ import pytest
 from safetensors.torch import load_file
 
 from engine.contract.errors import RequestErrors
+from engine.contract.method_settings import METHOD_KINDS
 from engine.contract.model_source import check_model_folder, count_parameters, resolve_model
-from engine.contract.presets import DEFAULT_STEPS, PRESETS, resolve_presets
-from engine.contract.spec import METHOD_KINDS, RunSpec
+from engine.contract.presets import DEFAULT_STEPS, preset_of, resolve_presets
+from engine.contract.spec import RunSpec
 from engine.contract.spec_file import validate_spec
 from engine.request import complete, create_checked_run
 from tests.tiny import chat_rows, write_jsonl
@@ -43,10 +44,12 @@ def test_what_was_left_out_is_filled_in_and_what_was_said_stays(
     folder: Path, chats_file: Path, kind: Any
 ) -> None:
     spec = complete(spec_for(folder, chats_file, kind))
-    preset = PRESETS[kind]
+    preset = preset_of(spec.method)
     assert spec.train.steps == DEFAULT_STEPS
     assert spec.train.learning_rate == preset.learning_rate_small
     assert spec.train.warmup_steps == preset.warmup_steps
+    assert spec.train.schedule == preset.schedule
+    assert spec.train.max_grad_norm == preset.max_grad_norm
     assert spec.train.activation_checkpointing is False
     assert spec.data.sha256 == hashlib.sha256(chats_file.read_bytes()).hexdigest()
     assert complete(spec) == spec
@@ -58,9 +61,9 @@ def test_what_was_left_out_is_filled_in_and_what_was_said_stays(
 
 def test_a_large_model_gets_the_small_learning_rate() -> None:
     reference = resolve_model("llama-2-7b")
-    train = resolve_presets(spec_for("llama-2-7b", "pirate"), reference).train
-    assert train.learning_rate == PRESETS["qft"].learning_rate
-    assert train.activation_checkpointing is True
+    spec = spec_for("llama-2-7b", "pirate")
+    train = resolve_presets(spec, reference).train
+    assert train.learning_rate == preset_of(spec.method).learning_rate
     assert (reference.kind, reference.hub_id) == ("catalogue", "meta-llama/Llama-2-7b-hf")
 
 

@@ -14,10 +14,11 @@ import pytest
 
 from engine.commands.parser import main
 from engine.contract.bundled import STARTER
+from engine.contract.method_settings import QftSettings
 from engine.contract.model_source import resolve_model
 from engine.contract.presets import resolve_presets
 from engine.contract.run_dir import RunDir
-from engine.contract.spec import QftSettings, RunSpec
+from engine.contract.spec import RunSpec
 from engine.contract.spec_file import validate_spec
 from engine.memory import lost_updates as module
 from engine.memory.catalogue import bundled_shape
@@ -36,7 +37,7 @@ def document(method: dict[str, Any], **train: Any) -> dict[str, Any]:
         "model": {"source": "starter"},
         "data": {"source": "pirate"},
         "method": {"kind": "qft"} | method,
-        "train": {"device": "cpu", **train},
+        "train": {"device": "cpu", "learning_rate": 4e-4, **train},
     }
 
 
@@ -66,6 +67,24 @@ def test_what_is_warned_of(settings: QftSettings, share: float, words: str | Non
     if words is not None and warning is not None:
         assert words in warning
         assert "(1e-3)" in warning
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate", "words"),
+    [
+        ({}, 5e-4, None),
+        ({}, 9e-5, "teaches next to nothing"),
+        ({"rounding": "nearest"}, 1.9e-3, "rounding to nearest loses most updates"),
+        ({"rounding": "nearest"}, 2e-3, None),
+        ({"rounding": "nearest", "precision": "fp32"}, 1.9e-3, None),
+    ],
+)
+def test_adalomo_is_warned_of_by_the_size_of_a_weight(
+    settings: dict[str, Any], rate: float, words: str | None
+) -> None:
+    warning = lost_updates(complete({"kind": "adalomo", **settings}, learning_rate=rate))
+    assert (warning is None) == (words is None)
+    assert words is None or words in (warning or "")
 
 
 def test_the_way_out_is_named() -> None:
@@ -146,7 +165,9 @@ def test_the_command_warns_and_starts(
 
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
 def test_the_setup_page_says_it_above_the_start_button(rounding: str) -> None:
-    report = Forecasts().report(Form(rounding=rounding, device="cpu").document())
+    report = Forecasts().report(
+        Form(device="cpu", learning_rate="4e-4").with_values({"qft.rounding": rounding}).document()
+    )
     frame = {**fit_card(report), "waits": (), "waits_word": ""}
     for name in ("fit_card", "dock"):
         page = render(name, **frame)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from engine.contract.errors import RequestError, RequestErrors, mistakes
-from engine.contract.spec import METHOD_KINDS, QFT_PRESETS, QftSettings, RunSpec
+from engine.contract.method_settings import METHOD_KINDS
+from engine.contract.spec import RunSpec
 from engine.contract.spec_file import validate_spec
 
 MINIMAL: dict[str, Any] = {
@@ -20,6 +21,7 @@ MINIMAL: dict[str, Any] = {
     "data": {"source": "pirate"},
     "method": {"kind": "qft"},
 }
+KINDS = "qft, qlora, lora, lomo, adalomo, full"
 KNOWN_GROUPS = "Known here: data, method, model, train."
 
 # The public surface: whoever changes this table changes what people's files may say.
@@ -46,7 +48,42 @@ FIELDS = {
         "matmul": "dequantize",
         "quantize": "linear",
     },
-    "method.full": {"kind": "full"},
+    "method.qlora": {
+        "kind": "qlora",
+        "preset": "balanced",
+        "rank": 16,
+        "alpha": 32.0,
+        "dropout": 0.0,
+        "targets": "all-linear",
+        "optimizer": "paged_adamw_8bit",
+        "quant_type": "nf4",
+        "double_quant": True,
+    },
+    "method.lora": {
+        "kind": "lora",
+        "rank": 16,
+        "alpha": 32.0,
+        "dropout": 0.0,
+        "targets": "all-linear",
+        "optimizer": "paged_adamw_8bit",
+    },
+    "method.lomo": {
+        "kind": "lomo",
+        "precision": "bf16",
+        "rounding": "stochastic",
+        "clip": "two_pass_norm",
+        "clip_value": 1.0,
+        "embedding_rate": 1.0,
+    },
+    "method.adalomo": {
+        "kind": "adalomo",
+        "precision": "bf16",
+        "rounding": "stochastic",
+        "clip": "none",
+        "clip_value": 1.0,
+        "embedding_rate": 1.0,
+    },
+    "method.full": {"kind": "full", "optimizer": "adamw", "precision": "mixed"},
     "train": {
         "steps": None,
         "epochs": None,
@@ -54,7 +91,8 @@ FIELDS = {
         "grad_accumulation": 1,
         "sequence_length": 256,
         "learning_rate": None,
-        "schedule": "cosine",
+        "batching": "grouped",
+        "schedule": None,
         "warmup_steps": None,
         "weight_decay": 0.0,
         "max_grad_norm": None,
@@ -65,6 +103,7 @@ FIELDS = {
         "device": "auto",
     },
 }
+OPTIMIZERS = ["paged_adamw_8bit", "adamw_8bit", "paged_adamw", "adamw"]
 CHOICES = {
     "data.format": ["auto", "messages", "sharegpt", "instruction"],
     "data.train_on": ["replies", "all"],
@@ -77,39 +116,31 @@ CHOICES = {
     "method.qft.moment_bits": [8, 4],
     "method.qft.matmul": ["dequantize", "int8"],
     "method.qft.quantize": ["linear", "all"],
+    "method.qlora.preset": ["balanced", "paper"],
+    "method.qlora.optimizer": OPTIMIZERS,
+    "method.qlora.quant_type": ["nf4", "fp4"],
+    "method.lora.optimizer": OPTIMIZERS,
+    "method.lomo.precision": ["bf16", "fp32"],
+    "method.lomo.rounding": ["stochastic", "nearest"],
+    "method.lomo.clip": ["two_pass_norm", "value", "none"],
+    "method.adalomo.precision": ["bf16", "fp32"],
+    "method.adalomo.rounding": ["stochastic", "nearest"],
+    "method.adalomo.clip": ["none", "two_pass_norm", "value"],
+    "method.full.optimizer": ["adamw", "adamw_8bit", "lion", "sgd"],
+    "method.full.precision": ["mixed", "fp32", "bf16"],
+    "train.batching": ["grouped", "shuffled", "packed"],
     "train.schedule": ["constant", "linear", "cosine"],
-}
-# What each preset sets beside the defaults; whoever changes this changes what people's files mean.
-PRESETS: dict[str, dict[str, Any]] = {
-    "balanced": {},
-    "lean": {"residual_bits": 0, "moment_bits": 4},
-    "quality": {"residual_bits": 4},
-    "paper": {
-        "rounding": "nearest",
-        "residual_bits": 0,
-        "outlier_percent": 1.0,
-        "gradients": "stack",
-        "scale_group": 32,
-        "quantize": "all",
-    },
-}
-# One value of each setting that no preset has.
-UNUSUAL = {
-    "update": "adamw",
-    "rounding": "stochastic",
-    "residual_bits": 8,
-    "outlier_percent": 0.5,
-    "gradients": "fused",
-    "scale_group": 128,
-    "moment_bits": 4,
-    "matmul": "dequantize",
-    "quantize": "linear",
 }
 # Lowest and highest value that is allowed, and the nearest that are not; None: no bound there.
 BOUNDS: list[tuple[str, Any, Any, Any, Any]] = [
+    ("lora.rank", 1, 1024, 0, 1025),
+    ("lora.alpha", 1e-9, 4096, 0, 4096.1),
+    ("lora.dropout", 0, 0.99, -0.1, 1),
+    ("lomo.clip_value", 1e-9, None, 0, None),
+    ("adalomo.embedding_rate", 0, 100, -0.1, 100.1),
     ("data.eval_percent", 0, 50, -0.1, 50.1),
     ("data.max_rows", 1, None, 0, None),
-    ("method.outlier_percent", 0, 2, -0.1, 2.1),
+    ("qft.outlier_percent", 0, 2, -0.1, 2.1),
     ("train.steps", 1, 10_000_000, 0, 10_000_001),
     ("train.epochs", 1e-9, 10_000, 0, 10_000.1),
     ("train.batch_size", 1, 4096, 0, 4097),
@@ -152,6 +183,10 @@ def test_public_surface_of_the_spec() -> None:
         "model": "ModelSpec",
         "data": "DataSpec",
         "method.qft": "QftSettings",
+        "method.qlora": "QloraSettings",
+        "method.lora": "LoraSettings",
+        "method.lomo": "LomoSettings",
+        "method.adalomo": "AdaLomoSettings",
         "method.full": "FullSettings",
         "train": "TrainSpec",
     }
@@ -167,27 +202,28 @@ def test_public_surface_of_the_spec() -> None:
     assert set(schema["$defs"]) == set(groups.values())
     assert list(schema["properties"]) == ["model", "data", "method", "train"]
     assert schema["required"] == ["model", "data", "method"]
-    assert METHOD_KINDS == ("qft", "full")
+    assert METHOD_KINDS == ("qft", "qlora", "lora", "lomo", "adalomo", "full")
     for place, choices in CHOICES.items():
         group, _, key = place.rpartition(".")
-        assert schema["$defs"][groups[group]]["properties"][key]["enum"] == choices
-
-
-def at_edge(place: str, value: Any) -> dict[str, Any]:
-    return document(place, value, kind="qft" if place.startswith("method.") else "full")
+        entry = schema["$defs"][groups[group]]["properties"][key]
+        # A choice that may be left open is one of two alternatives.
+        assert entry.get("enum", entry.get("anyOf", [{}])[0].get("enum")) == choices
 
 
 @pytest.mark.parametrize("entry", BOUNDS, ids=lambda entry: entry[0])
 def test_bounds_hold_to_the_last_value(entry: tuple[str, Any, Any, Any, Any]) -> None:
     place, lowest, highest, too_low, too_high = entry
+    group, key = place.split(".")
+    is_method = group in METHOD_KINDS
+    kind, group = (group, "method") if is_method else ("full", group)
     for value in (lowest, highest):
         if value is not None:
-            group, key = place.split(".")
-            assert getattr(getattr(validate_spec(at_edge(place, value)), group), key) == value
+            spec = validate_spec(document(f"{group}.{key}", value, kind=kind))
+            assert getattr(getattr(spec, group), key) == value
     for value in (too_low, too_high):
         if value is not None:
-            (mistake,) = refusals(at_edge(place, value))
-            assert mistake.field == place
+            (mistake,) = refusals(document(f"{group}.{key}", value, kind=kind))
+            assert mistake.field == f"{group}.{key}"
             assert mistake.message.startswith("it should be ")
             assert mistake.message.endswith(f", but is {json.dumps(value)}.")
 
@@ -233,9 +269,9 @@ def test_bounds_hold_to_the_last_value(entry: tuple[str, Any, Any, Any, Any]) ->
         ),
         (
             document("method.kind", "qlara"),
-            ["method.kind: unknown method. Choose one of qft, full."],
+            [f"method.kind: unknown method. Choose one of {KINDS}."],
         ),
-        (document("method", {}), ["method.kind: unknown method. Choose one of qft, full."]),
+        (document("method", {}), [f"method.kind: unknown method. Choose one of {KINDS}."]),
         (document("method", "qft"), ['method: it should be a group of settings, but is "qft".']),
         (document("train", None), ["train: it should be a group of settings, but is null."]),
         (document("train", [1]), ["train: it should be a group of settings, but is a list."]),
@@ -303,81 +339,6 @@ def test_each_mistake_is_one_sentence(value: Any, expected: list[str]) -> None:
     # The way out of a wrong value is derived from the field: tests/test_spec_advice.py.
     for mistake, sentence in zip(refusals(value), expected, strict=True):
         assert sentence in (str(mistake), f"{mistake.field}: {mistake.message}")
-
-
-def qft(**settings: Any) -> QftSettings:
-    method = validate_spec({**MINIMAL, "method": {"kind": "qft", **settings}}).method
-    assert isinstance(method, QftSettings)
-    return method
-
-
-@pytest.mark.parametrize("preset", QFT_PRESETS)
-def test_a_preset_fills_what_is_left_out_and_what_is_given_wins(preset: str) -> None:
-    own = qft(preset=preset)
-    filled = {**FIELDS["method.qft"], "preset": preset, **PRESETS[preset]}
-    assert own.model_dump() == filled
-    assert own.follows_preset
-    for name, value in UNUSUAL.items():
-        changed = qft(preset=preset, **{name: value})
-        assert changed.model_dump() == {**filled, name: value}
-        assert changed.follows_preset is (filled[name] == value)
-
-
-def test_the_presets_are_four_and_the_first_is_the_default() -> None:
-    assert set(PRESETS) == set(QFT_PRESETS)
-    assert qft() == qft(preset="balanced")
-    assert not qft(preset="balanced", **PRESETS["paper"]).follows_preset
-    # A spec.json holds every setting, and means the same when it is read again.
-    spec = validate_spec(document("method.preset", "paper", kind="qft"))
-    assert validate_spec(json.loads(json.dumps(spec.as_json()))).method == qft(preset="paper")
-
-
-def test_fused_updates_refuse_what_they_cannot_do_and_say_what_to_do_instead() -> None:
-    train = {"grad_accumulation": 2, "max_grad_norm": 1.0}
-    assert sentences(document("train", train, kind="qft")) == [
-        "train.grad_accumulation: fused updates move each weight during the backward pass, so "
-        "there is no gradient to add up. Use grad_accumulation 1, or gradients stack.",
-        "train.max_grad_norm: fused updates move each weight before the whole gradient's length "
-        "is known. Leave max_grad_norm out, or use gradients stack.",
-    ]
-    for field, value in train.items():
-        (sentence,) = sentences(document("train", {field: value}, kind="qft"))
-        assert sentence.startswith(f"train.{field}: ")
-    assert validate_spec(document("train", train)).train.grad_accumulation == 2
-
-
-@pytest.mark.parametrize("method", [{"gradients": "stack"}, {"preset": "paper"}])
-def test_stacked_gradients_can_be_added_up_and_clipped(method: dict[str, Any]) -> None:
-    train = {"grad_accumulation": 2, "max_grad_norm": 1.0}
-    wish = {**document("train", train), "method": {"kind": "qft", **method}}
-    assert validate_spec(wish).train.max_grad_norm == 1.0
-    fused = {**wish, "method": {**wish["method"], "gradients": "fused"}}
-    assert [mistake.field for mistake in refusals(fused)] == [f"train.{name}" for name in train]
-
-
-@pytest.mark.parametrize(
-    ("settings", "is_refused"),
-    [
-        ({}, False),
-        ({"residual_bits": 4}, False),
-        ({"scale_group": 64}, True),
-        ({"outlier_percent": 0.1}, True),
-        ({"preset": "paper"}, True),
-        ({"preset": "paper", "scale_group": "row"}, True),
-        ({"preset": "paper", "scale_group": "row", "outlier_percent": 0}, False),
-    ],
-)
-def test_int8_products_need_one_scale_per_row_and_no_outliers(
-    settings: dict[str, Any], is_refused: bool
-) -> None:
-    wish = {"matmul": "int8", **settings}
-    if not is_refused:
-        assert qft(**wish).matmul == "int8"
-        return
-    assert sentences({**MINIMAL, "method": {"kind": "qft", **wish}}) == [
-        "method.matmul: int8 products need one scale per row and no weights in float32 among "
-        "them. Use dequantize, or scale_group row and outlier_percent 0."
-    ]
 
 
 def test_a_spec_cannot_be_changed() -> None:

@@ -9,11 +9,13 @@ from typing import Any
 
 from engine.commands.output import print_json
 from engine.contract.errors import ExitCode, RequestError, RequestErrors, mistakes
+from engine.contract.method_settings import MethodKind, QftPreset
 from engine.contract.model_source import check_model_folder, resolve_model
 from engine.contract.presets import METHOD_CHOICES, MethodChoice, resolve_presets
-from engine.contract.spec import MethodKind, QftPreset, RunSpec
+from engine.contract.spec import RunSpec
 from engine.contract.spec_file import read_spec, validate_spec
 from engine.data.source import Dataset, read_dataset
+from engine.memory.checkpointing import resolve_checkpointing
 from engine.memory.devices import Device, choose_device
 from engine.memory.estimate import Forecast, estimate
 from engine.memory.lost_updates import lost_updates
@@ -114,7 +116,7 @@ def forecast_of(spec: RunSpec, device: Device) -> Forecast:
     if reference.folder is not None:
         check_model_folder(reference.folder)
     shape = find_shape(reference, spec.model.revision)
-    complete = resolve_presets(spec, reference)
+    complete = resolve_checkpointing(resolve_presets(spec, reference), shape, device)
     forecast = estimate(complete, shape, device)
     warning = lost_updates(complete, shape)
     return replace(forecast, advice=(*forecast.advice, warning)) if warning else forecast

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.commands.output import print_json
 from engine.contract.errors import ExitCode, RequestError
-from engine.contract.model_source import resolve_model
+from engine.contract.model_source import is_adapter_folder, resolve_model
 from engine.contract.run_dir import RunDir, find_run
 from engine.data.formats import is_unicode
 
@@ -31,15 +31,17 @@ def ask_command(options: Namespace) -> ExitCode:
             raise RequestError(field, "it is not UTF-8 text.", "Write it as UTF-8.")
     folder, side = _side(options)
 
-    from engine.generate import Sampling, reply_to
-    from engine.model import load_model
+    import torch
 
-    loaded = load_model(folder)
+    from engine.generate import Sampling, reply_to
+    from engine.result import load_result
+
+    loaded = load_result(folder, torch.device("cpu"))
     messages = [{"role": "user", "content": options.prompt}]
     if options.system:
         messages.insert(0, {"role": "system", "content": options.system})
     sampling = Sampling(options.seed, options.temperature, options.max_new_tokens)
-    reply = reply_to(loaded.model.eval(), loaded.tokenizer, messages, sampling)
+    reply = reply_to(loaded.model, loaded.tokenizer, messages, sampling)
     if options.json:
         print_json(
             {
@@ -58,7 +60,7 @@ def _side(options: Namespace) -> tuple[Path, str]:
     """The folder to load, and whether it is the base or the tuned model."""
     run = _run(options)
     if run is not None and not options.base:
-        if not (run.export / "config.json").is_file():
+        if not run.has_export:
             raise RequestError(
                 "TARGET", f"{run.name} has no result yet.", "Let it finish, or add --base."
             )
@@ -67,6 +69,8 @@ def _side(options: Namespace) -> tuple[Path, str]:
         (run.spec().model.source, run.spec().model.revision) if run else (options.target, None)
     )
     reference = resolve_model(source)
+    if reference.folder is not None and is_adapter_folder(reference.folder):
+        return reference.folder, "tuned"
 
     from engine.model import fetch_model
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict, Field
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 STARTER = ASSETS / "starter"
@@ -14,23 +13,21 @@ DATASETS = ASSETS / "datasets"
 MODELS = ASSETS / "models"
 
 
-class SampleDataset(BaseModel):
-    """One line of `assets/datasets/index.json`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+@dataclass(frozen=True)
+class SampleDataset:
+    """One line of `assets/datasets/index.json`, where `prompts` are called samples."""
 
     title: str
     description: str
     rows: int
     heldout_rows: int
     scorer: str
-    prompts: tuple[str, ...] = Field(alias="samples")
+    prompts: tuple[str, ...]
 
 
-class CatalogueModel(BaseModel):
+@dataclass(frozen=True)
+class CatalogueModel:
     """One line of `assets/models/index.json`: a well-known model whose shape ships with the app."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str
     hub_id: str
@@ -41,7 +38,7 @@ class CatalogueModel(BaseModel):
 def catalogue() -> dict[str, CatalogueModel]:
     """Well-known models by catalogue name, the smallest first."""
     index = json.loads((MODELS / "index.json").read_text(encoding="utf-8"))
-    models = {name: CatalogueModel.model_validate(entry) for name, entry in index.items()}
+    models = {name: CatalogueModel(**entry) for name, entry in index.items()}
     return dict(sorted(models.items(), key=lambda item: item[1].num_parameters))
 
 
@@ -49,7 +46,10 @@ def catalogue() -> dict[str, CatalogueModel]:
 def sample_datasets() -> dict[str, SampleDataset]:
     """The bundled datasets by name."""
     index = json.loads((DATASETS / "index.json").read_text(encoding="utf-8"))
-    return {name: SampleDataset.model_validate(entry) for name, entry in index.items()}
+    return {
+        name: SampleDataset(prompts=tuple(entry.pop("samples")), **entry)
+        for name, entry in index.items()
+    }
 
 
 def sample_path(name: str) -> Path:

@@ -16,6 +16,7 @@ from engine.contract.errors import RequestError
 from engine.contract.paths import is_file, is_folder, typed_path
 
 FIELD = "model.source"
+ADAPTER_CONFIG = "adapter_config.json"
 MAX_CONFIG_BYTES = 1_000_000
 MAX_HEADER_BYTES = 100_000_000
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -67,6 +68,11 @@ def resolve_model(source: str) -> ModelReference:
         f"there is no folder and no model called {source!r}.",
         "Use starter, a catalogue name, a folder, or a hub id such as owner/name.",
     )
+
+
+def is_adapter_folder(folder: Path) -> bool:
+    """Whether a folder holds an adapter as PEFT keeps it, and no model of its own."""
+    return is_file(folder / ADAPTER_CONFIG) and not is_file(folder / "config.json")
 
 
 def check_model_folder(folder: Path) -> dict[str, Any]:

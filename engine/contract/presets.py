@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from engine.contract.bundled import catalogue
-from engine.contract.model_source import ModelReference, count_parameters
-from engine.contract.spec import (
+from engine.contract.method_settings import (
     METHOD_KINDS,
     QFT_PRESETS,
+    QLORA_PRESETS,
+    AdapterPreset,
     MethodKind,
     MethodSettings,
     QftPreset,
-    RunSpec,
 )
+from engine.contract.model_source import ModelReference, count_parameters
+from engine.contract.spec import RunSpec, Schedule
 
 SMALL_MODEL_PARAMETERS = 100_000_000
 DEFAULT_STEPS = 60
+METHOD_PRESETS: dict[MethodKind, tuple[QftPreset | AdapterPreset, ...]] = {
+    "qft": tuple(QFT_PRESETS),
+    "qlora": tuple(QLORA_PRESETS),
+}
 
 
 class MethodChoice(NamedTuple):
     """What a person picks in the table: a method, with a preset where it has them."""
 
     kind: MethodKind
-    preset: QftPreset | None = None
+    preset: QftPreset | AdapterPreset | None = None
 
     @property
     def key(self) -> str:
@@ -35,54 +41,80 @@ class MethodChoice(NamedTuple):
 METHOD_CHOICES: tuple[MethodChoice, ...] = tuple(
     MethodChoice(kind, preset)
     for kind in METHOD_KINDS
-    for preset in (tuple(QFT_PRESETS) if kind == "qft" else (None,))
+    for preset in METHOD_PRESETS.get(kind, (None,))
 )
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Learning rates by size of the model: small models take, and need, far larger ones."""
+    """What a method sets of the training.
+
+    Attributes:
+        learning_rate_small: For models under `SMALL_MODEL_PARAMETERS`, which take, and need, far
+            larger rates.
+        learning_rate: For all others.
+        schedule: How the rate falls.
+        max_grad_norm: Length that the gradient is clipped to; None for no clipping.
+        warmup_steps: Steps over which the rate rises.
+    """
 
     learning_rate_small: float
     learning_rate: float
-    warmup_steps: int
+    schedule: Schedule = "cosine"
+    max_grad_norm: float | None = None
+    warmup_steps: int = 5
 
 
-PRESETS: dict[MethodKind, Preset] = {
-    # Lion's update has a fixed size, so its rate is a fraction of AdamW's (Lion, section 5).
-    "qft": Preset(learning_rate_small=4e-4, learning_rate=4e-6, warmup_steps=5),
-    "full": Preset(learning_rate_small=1e-3, learning_rate=2e-5, warmup_steps=5),
-}
+# Rates of small models, schedules and clipping come from a search (benchmarks/preset_sweep.py);
+# rates of large ones are what the authors of each method advise.
+_ADAMW = Preset(learning_rate_small=2e-3, learning_rate=2e-5, schedule="linear")
+# Lion's update has a fixed size, so its rate is a fraction of AdamW's (Lion, section 5).
+_LION = Preset(learning_rate_small=8e-4, learning_rate=4e-6, schedule="linear")
+_SGD = Preset(1.0, 1e-2, schedule="linear", max_grad_norm=1.0)
+_LORA = Preset(learning_rate_small=5e-3, learning_rate=2e-4, schedule="constant")
+_QLORA_PAPER = replace(_LORA, max_grad_norm=0.3)
+_LOMO = Preset(1.0, 5e-4, schedule="linear", max_grad_norm=1.0)
+_LOMO_UNCLIPPED = Preset(0.3, 1e-4, schedule="linear")
+_ADALOMO = Preset(learning_rate_small=2e-2, learning_rate=5e-4, schedule="linear")
+
+
+def preset_of(method: MethodSettings) -> Preset:
+    """The preset that a method with its settings goes by."""
+    if method.kind == "qft":
+        return _ADAMW if method.update == "adamw" else _LION
+    if method.kind == "full":
+        return {"sgd": _SGD, "lion": _LION}.get(method.optimizer, _ADAMW)
+    if method.kind == "qlora":
+        return _QLORA_PAPER if method.preset == "paper" else _LORA
+    if method.kind == "lora":
+        return _LORA
+    if method.kind == "lomo":
+        return _LOMO if method.clip == "two_pass_norm" else _LOMO_UNCLIPPED
+    return replace(_ADALOMO, max_grad_norm=1.0) if method.clip == "two_pass_norm" else _ADALOMO
 
 
 def resolve_presets(spec: RunSpec, model: ModelReference) -> RunSpec:
-    """The complete spec: every optional setting has a value, and `auto` is decided.
+    """The spec with a value for every optional setting that the method decides.
 
     Args:
         spec: What the person asked for.
         model: Whose size decides the learning rate.
     """
-    preset = _preset_of(spec.method)
+    preset = preset_of(spec.method)
     small = (number_of_parameters(model) or SMALL_MODEL_PARAMETERS) < SMALL_MODEL_PARAMETERS
     rate = preset.learning_rate_small if small else preset.learning_rate
     train = spec.train
     filled = {
         "steps": DEFAULT_STEPS if train.steps is None and train.epochs is None else train.steps,
         "learning_rate": rate if train.learning_rate is None else train.learning_rate,
+        "schedule": train.schedule or preset.schedule,
         "warmup_steps": preset.warmup_steps if train.warmup_steps is None else train.warmup_steps,
-        "activation_checkpointing": (
-            not small
-            if train.activation_checkpointing == "auto"
-            else train.activation_checkpointing
-        ),
+        # Null is an answer too: never.
+        "max_grad_norm": train.max_grad_norm
+        if "max_grad_norm" in train.model_fields_set
+        else preset.max_grad_norm,
     }
     return spec.model_copy(update={"train": train.model_copy(update=filled)})
-
-
-def _preset_of(method: MethodSettings) -> Preset:
-    if method.kind == "qft" and method.update == "adamw":
-        return PRESETS["full"]  # the same update rule, so the same rates
-    return PRESETS[method.kind]
 
 
 def number_of_parameters(model: ModelReference) -> int | None:

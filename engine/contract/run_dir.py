@@ -15,6 +15,7 @@ from typing import Any
 
 from engine.contract.durable import read_json, sync_folder, write_json, write_whole
 from engine.contract.errors import RequestError
+from engine.contract.model_source import is_adapter_folder
 from engine.contract.paths import is_file
 from engine.contract.spec import RunSpec
 from engine.contract.spec_file import validate_spec
@@ -71,8 +72,13 @@ class RunDir:
 
     @property
     def export(self) -> Path:
-        """The result as a model folder."""
+        """The result as a model folder, or an adapter's."""
         return self.path / "export"
+
+    @property
+    def has_export(self) -> bool:
+        """Whether there is a result; it is there as a whole or not at all."""
+        return is_file(self.export / "config.json") or is_adapter_folder(self.export)
 
     @property
     def launch(self) -> dict[str, Any] | None:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 
-MethodKind = Literal["qft", "full"]
-METHOD_KINDS: tuple[MethodKind, ...] = get_args(MethodKind)
+from engine.contract.frozen import Frozen, field_errors
+from engine.contract.method_settings import AdaLomoSettings, LomoSettings, MethodSettings
+
 Schedule = Literal["constant", "linear", "cosine"]
-
-
-class Frozen(BaseModel):
-    """Unknown keys, wrong types, NaN and later changes are all refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ModelSpec(Frozen):
@@ -54,113 +48,6 @@ class DataSpec(Frozen):
     )
 
 
-QftPreset = Literal["balanced", "lean", "quality", "paper"]
-# What a preset sets where the person did not; `balanced` is the fields' own defaults.
-QFT_PRESETS: dict[QftPreset, dict[str, Any]] = {
-    "balanced": {},
-    "lean": {"residual_bits": 0, "moment_bits": 4},
-    "quality": {"residual_bits": 4},
-    "paper": {
-        "rounding": "nearest",
-        "residual_bits": 0,
-        "outlier_percent": 1.0,
-        "gradients": "stack",
-        "scale_group": 32,
-        "quantize": "all",
-    },
-}
-
-
-class QftSettings(Frozen):
-    """Quantized full-parameter tuning: every weight is trained and kept in 8 bits."""
-
-    kind: Literal["qft"] = "qft"
-    preset: QftPreset = Field(
-        default="balanced",
-        description="Sets the settings below that are left out. Balanced trains nearly as "
-        "float32 does; lean takes least memory; quality keeps more of each update; paper is the "
-        "published algorithm.",
-    )
-    update: Literal["lion", "adamw"] = Field(
-        default="lion",
-        description="Lion keeps one moment and moves every weight equally far; AdamW keeps two.",
-    )
-    rounding: Literal["stochastic", "nearest"] = Field(
-        default="stochastic",
-        description="Stochastic keeps small updates on average; nearest loses most of them.",
-    )
-    residual_bits: Literal[0, 1, 4, 8] = Field(
-        default=1,
-        description="Bits kept of what an 8-bit code cannot hold, so that less of an update is "
-        "random.",
-    )
-    outlier_percent: float = Field(
-        default=0.0,
-        ge=0,
-        le=2,
-        description="Share of the largest weights kept in float32, 6 bytes each.",
-    )
-    gradients: Literal["fused", "stack"] = Field(
-        default="fused",
-        description="Fused updates a weight as soon as its gradient is known; stack keeps all "
-        "gradients in 8 bits, for clipping and accumulation.",
-    )
-    scale_group: Literal["row", 32, 64, 128] = Field(
-        default="row", description="Weights that share one quantization scale."
-    )
-    moment_bits: Literal[8, 4] = Field(
-        default=8, description="Bits of an optimizer moment; 4 is leaner and less exact."
-    )
-    matmul: Literal["dequantize", "int8"] = Field(
-        default="dequantize",
-        description="Int8 multiplies 8-bit activations and weights: faster on some hardware, "
-        "less exact.",
-    )
-    quantize: Literal["linear", "all"] = Field(
-        default="linear",
-        description="Which weights become codes: those of linear layers, or embeddings, head, "
-        "norms and biases too.",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_preset(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        given = cast("dict[str, Any]", value)
-        filling: dict[str, Any] = {}
-        for name, settings in QFT_PRESETS.items():
-            if name == given.get("preset"):  # an unknown one is refused by its own field
-                filling = settings
-        return {**filling, **given}
-
-    @model_validator(mode="after")
-    def _what_int8_matmul_needs(self) -> QftSettings:
-        if self.matmul == "int8" and (self.scale_group != "row" or self.outlier_percent):
-            raise field_errors(
-                (
-                    "method.matmul",
-                    "int8 products need one scale per row and no weights in float32 among them; "
-                    "use dequantize, or scale_group row and outlier_percent 0.",
-                )
-            )
-        return self
-
-    @property
-    def follows_preset(self) -> bool:
-        """Whether every setting is the preset's own."""
-        return self == QftSettings.model_validate({"preset": self.preset})
-
-
-class FullSettings(Frozen):
-    """Full tuning with AdamW in 32 bits: the yardstick."""
-
-    kind: Literal["full"] = "full"
-
-
-MethodSettings = Annotated[QftSettings | FullSettings, Field(discriminator="kind")]
-
-
 class TrainSpec(Frozen):
     """How long, how fast, how much at once. What is left out, the method's preset fills."""
 
@@ -175,18 +62,26 @@ class TrainSpec(Frozen):
     sequence_length: int = Field(
         default=256, ge=8, le=1_048_576, description="Longest conversation, in tokens."
     )
+    batching: Literal["grouped", "shuffled", "packed"] = Field(
+        default="grouped",
+        description="Grouped batches chats of like length, so that little is padding; packed puts "
+        "several chats into one row, each on its own; shuffled does neither.",
+    )
     learning_rate: float | None = Field(
         default=None, gt=0, le=1, description="Size of an update; the method's preset if left out."
     )
-    schedule: Schedule = Field(
-        default="cosine", description="How the learning rate falls over the run."
+    schedule: Schedule | None = Field(
+        default=None,
+        description="How the learning rate falls over the run; the method's preset if left out.",
     )
     warmup_steps: int | None = Field(
         default=None, ge=0, description="Steps over which the learning rate rises."
     )
     weight_decay: float = Field(default=0.0, ge=0, le=1, description="Pull of weights to zero.")
     max_grad_norm: float | None = Field(
-        default=None, gt=0, description="Clip the gradient to this length."
+        default=None,
+        gt=0,
+        description="Clip the gradient to this length; null never, left out the method's preset.",
     )
     activation_checkpointing: Literal["auto"] | bool = Field(
         default="auto", description="Recompute activations to save memory; auto decides."
@@ -217,8 +112,13 @@ class RunSpec(Frozen):
 
     @model_validator(mode="after")
     def _what_the_method_can(self) -> RunSpec:
-        if self.method.kind == "qft" and self.method.gradients == "fused":
-            _refuse_for_fused_updates(self.train)
+        mistakes: list[tuple[str, str]] = []
+        if isinstance(self.method, LomoSettings | AdaLomoSettings):
+            mistakes = _what_a_fused_step_cannot(self.train, self.method)
+        elif self.method.kind == "qft" and self.method.gradients == "fused":
+            mistakes = _what_fused_gradients_cannot(self.train)
+        if mistakes:
+            raise field_errors(*mistakes)
         return self
 
     def as_json(self) -> dict[str, Any]:
@@ -226,17 +126,7 @@ class RunSpec(Frozen):
         return self.model_dump(mode="json")
 
 
-def field_errors(*mistakes: tuple[str, str]) -> PydanticCustomError:
-    """Mistakes that several fields make together, each reported at one of them.
-
-    Args:
-        *mistakes: Field and message; in the message `; ` stands between cause and way out.
-    """
-    words = " ".join(f"{field}: {message}" for field, message in mistakes)
-    return PydanticCustomError("request", "{words}", {"mistakes": mistakes, "words": words})
-
-
-def _refuse_for_fused_updates(train: TrainSpec) -> None:
+def _what_fused_gradients_cannot(train: TrainSpec) -> list[tuple[str, str]]:
     mistakes: list[tuple[str, str]] = []
     if train.grad_accumulation != 1:
         mistakes.append(
@@ -254,5 +144,27 @@ def _refuse_for_fused_updates(train: TrainSpec) -> None:
                 "leave max_grad_norm out, or use gradients stack.",
             )
         )
-    if mistakes:
-        raise field_errors(*mistakes)
+    return mistakes
+
+
+def _what_a_fused_step_cannot(
+    train: TrainSpec, method: LomoSettings | AdaLomoSettings
+) -> list[tuple[str, str]]:
+    mistakes: list[tuple[str, str]] = []
+    if train.grad_accumulation != 1:
+        mistakes.append(
+            (
+                "train.grad_accumulation",
+                f"{method.kind} moves each weight during the backward pass, so there is no "
+                "gradient to add up; use grad_accumulation 1 and more steps.",
+            )
+        )
+    if train.max_grad_norm is not None and method.clip != "two_pass_norm":
+        mistakes.append(
+            (
+                "train.max_grad_norm",
+                "the gradient's length is only known after a backward pass of its own; leave "
+                "max_grad_norm out, or use clip two_pass_norm.",
+            )
+        )
+    return mistakes

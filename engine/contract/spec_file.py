@@ -16,7 +16,8 @@ from pydantic_core import ErrorDetails
 from yaml.composer import ComposerError
 
 from engine.contract.errors import RequestError, RequestErrors
-from engine.contract.spec import METHOD_KINDS, RunSpec
+from engine.contract.method_settings import METHOD_KINDS
+from engine.contract.spec import RunSpec
 
 MAX_SPEC_BYTES = 1_000_000
 

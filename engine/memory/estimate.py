@@ -7,21 +7,17 @@ Activations, logits and transient buffers are a model, with a stated band.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from engine.contract.bundled import known_longest_tokens
-from engine.contract.spec import RunSpec
-from engine.memory.devices import Device
-from engine.memory.model_shape import ModelShape, TensorShape
-from engine.memory.passes import (
-    COUNTED,
-    Pass,
-    activation_bytes,
-    gradient_bytes,
-    logits_bytes,
-    peak_bytes,
-)
+from engine.memory.passes import COUNTED, Pass, activation_bytes
+from engine.memory.peak import gradient_bytes, peak_bytes, score_bytes
 from engine.memory.plans import MemoryPlan, plan_for
+
+if TYPE_CHECKING:
+    from engine.contract.spec import RunSpec
+    from engine.memory.devices import Device
+    from engine.memory.model_shape import ModelShape
 
 Term = Literal[
     "weights",
@@ -111,10 +107,13 @@ def estimate(
     longest = longest_tokens or known_longest_tokens(spec.model.source, spec.data.source)
     terms: dict[Term, int] = {
         **_weight_terms(shape, plan),
-        "moments": sum(_moment_bytes(tensor, plan) for tensor in shape.tensors),
+        "adapters": _adapter_bytes(shape, plan),
+        "moments": _moment_bytes(shape, plan),
         **_pass_terms(shape, Pass.of(spec, shape, plan, device.kind, longest)),
         "runtime": RUNTIME_BYTES[device.kind],
     }
+    if not terms["adapters"]:
+        del terms["adapters"]
     total = sum(terms.values())
     modelled = sum(size for term, size in terms.items() if term in MODELLED)
     doubt = round(band_of(shape, device) * modelled + RUNTIME_BAND * terms["runtime"])
@@ -139,7 +138,7 @@ def _pass_terms(shape: ModelShape, one_pass: Pass) -> dict[Term, int]:
     """
     gradients = gradient_bytes(shape, one_pass)
     left = peak_bytes(shape, one_pass, gradients) - gradients
-    logits = min(left, logits_bytes(shape, one_pass))
+    logits = min(left, score_bytes(shape, one_pass))
     activations = min(left - logits, activation_bytes(shape, one_pass))
     return {
         "gradients": gradients,
@@ -159,9 +158,24 @@ def _weight_terms(shape: ModelShape, plan: MemoryPlan) -> dict[Term, int]:
     return terms
 
 
-def _moment_bytes(tensor: TensorShape, plan: MemoryPlan) -> int:
-    moments = plan.of(tensor.role).moments
-    return sum(layout.nbytes(tensor.stored_shape) for layout in moments) * tensor.repeat
+def _moment_bytes(shape: ModelShape, plan: MemoryPlan) -> int:
+    """Of all that is trained: the model's own tensors, or the adapters."""
+    if plan.adapter is not None:
+        moments = plan.adapter.tensor.moments
+        sizes = plan.adapter.matrices(shape)
+        return sum(layout.nbytes(size) * count for size, count in sizes for layout in moments)
+    return sum(
+        layout.nbytes(tensor.stored_shape) * tensor.repeat
+        for tensor in shape.tensors
+        for layout in plan.of(tensor.role).moments
+    )
+
+
+def _adapter_bytes(shape: ModelShape, plan: MemoryPlan) -> int:
+    if plan.adapter is None:
+        return 0
+    weight = plan.adapter.tensor.weight
+    return sum(weight.nbytes(size) * count for size, count in plan.adapter.matrices(shape))
 
 
 def _with_advice(forecast: Forecast, spec: RunSpec, shape: ModelShape) -> Forecast:

@@ -158,7 +158,90 @@ class SquareRoot:
         return sum(part.nbytes for part in self.parts(shape))
 
 
-Layout = Dense | Int8 | Int4 | SquareRoot
+@dataclass(frozen=True)
+class Blockwise8:
+    """bitsandbytes' 8-bit optimizer state: a scale for 256 values; small tensors stay in float32.
+
+    >>> Blockwise8().nbytes((64, 64))
+    4160
+    """
+
+    def parts(self, shape: Shape) -> tuple[Part, ...]:
+        """The tensors that one moment of this shape is stored in."""
+        count = math.prod(shape)
+        if count < _SMALLEST_8BIT:
+            return (Part("values", "float32", shape),)
+        blocks = math.ceil(count / _STATE_BLOCK)
+        return (Part("codes", "uint8", shape), Part("scales", "float32", (blocks,)))
+
+    def nbytes(self, shape: Shape) -> int:
+        """Bytes of all parts."""
+        return sum(part.nbytes for part in self.parts(shape))
+
+
+@dataclass(frozen=True)
+class FourBit:
+    """bitsandbytes' NF4 or FP4: two codes to a byte, a scale for 64 weights.
+
+    "QLoRA" (Dettmers et al., 2023), section 3: with double quantization a scale is itself 8 bits,
+    with a float32 for 256 of them and their mean. The sixteen values, and the 256 of a scale, are
+    kept with each weight.
+
+    >>> round(FourBit(double_quant=True).nbytes((4096, 4096)) * 8 / 4096**2, 3)
+    4.127
+    """
+
+    double_quant: bool
+
+    def parts(self, shape: Shape) -> tuple[Part, ...]:
+        """The tensors that one weight of this shape is stored in."""
+        blocks = math.ceil(math.prod(shape) / _WEIGHT_BLOCK)
+        values = Part("code", "float32", (16,))
+        codes = Part("codes", "uint8", (math.ceil(math.prod(shape) / 2), 1))
+        if not self.double_quant:
+            return (codes, Part("absmax", "float32", (blocks,)), values)
+        return (
+            codes,
+            Part("absmax", "uint8", (blocks,)),
+            Part("nested_absmax", "float32", (math.ceil(blocks / _STATE_BLOCK),)),
+            Part("nested_code", "float32", (256,)),
+            Part("offset", "float32", ()),
+            values,
+        )
+
+    def nbytes(self, shape: Shape) -> int:
+        """Bytes of all parts."""
+        return sum(part.nbytes for part in self.parts(shape))
+
+
+@dataclass(frozen=True)
+class Factored:
+    """AdaLomo's second moment: one number for each row and column; whole for a vector.
+
+    "AdaLomo" (Lv et al., 2023), algorithm 1. More than two dimensions are matrices one by one.
+
+    >>> Factored().nbytes((4, 8))
+    48
+    """
+
+    def parts(self, shape: Shape) -> tuple[Part, ...]:
+        """The tensors that the moment of a weight of this shape is stored in."""
+        if len(shape) < 2:
+            return (Part("values", "float32", shape),)
+        matrices = math.prod(shape[:-2])
+        return (
+            Part("rows", "float32", (matrices * shape[-2],)),
+            Part("columns", "float32", (matrices * shape[-1],)),
+        )
+
+    def nbytes(self, shape: Shape) -> int:
+        """Bytes of all parts."""
+        return sum(part.nbytes for part in self.parts(shape))
+
+
+# bitsandbytes' own: weights that share a scale, values of a state that do, smallest 8-bit state.
+_WEIGHT_BLOCK, _STATE_BLOCK, _SMALLEST_8BIT = 64, 256, 4096
+Layout = Dense | Int8 | Int4 | SquareRoot | Blockwise8 | FourBit | Factored
 # Weights in a block of outlier positions: what 16 bits can tell apart.
 OUTLIER_BLOCK = 1 << 16
 
@@ -178,6 +261,21 @@ def groups_per_row(group: Literal["row"] | int, columns: int) -> int:
 def packed(columns: int, bits: int) -> int:
     """Bytes of a row of codes of 1, 4 or 8 bits."""
     return math.ceil(columns * bits / 8)
+
+
+def row_chunks(shape: Shape, elements: int) -> list[tuple[int, int]]:
+    """Chunks of about so many elements, alike in size: first row and the row behind the last.
+
+    They begin at multiples of 256 elements, so that no block of an 8-bit state is cut.
+
+    >>> row_chunks((10, 256), 1000)
+    [(0, 4), (4, 8), (8, 10)]
+    """
+    rows, columns = matrix_shape(shape)
+    count = max(1, math.ceil(rows * columns / elements))
+    multiple = _STATE_BLOCK // math.gcd(_STATE_BLOCK, columns)
+    size = math.ceil(math.ceil(rows / count) / multiple) * multiple
+    return [(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
 def block_rows(columns: int) -> int:

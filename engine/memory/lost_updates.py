@@ -13,8 +13,9 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 
 from engine.contract.errors import RequestError
+from engine.contract.method_settings import AdaLomoSettings, QftSettings
 from engine.contract.model_source import ModelReference, read_config, resolve_model
-from engine.contract.spec import QftSettings, RunSpec
+from engine.contract.spec import RunSpec
 from engine.memory.catalogue import bundled_shape
 from engine.memory.model_shape import ModelShape, read_shape, shape_cache_path
 from engine.memory.quantization_step import median_step
@@ -25,6 +26,11 @@ HALF_A_STEP = 0.5
 FAR_BELOW = 0.1
 # One update in ten thousand moves a code: a run has fewer steps than that.
 HARDLY_EVER = 1e-4
+# Of a weight's size, where rounding to nearest begins to lose changes: 8 bits, the largest of which
+# says nothing, and half of the last.
+BFLOAT16_HALF_STEP = 2.0**-9
+# A fifth of what the authors of AdaLomo use for chats.
+ADALOMO_SLOW = 1e-4
 
 
 def lost_updates(spec: RunSpec, shape: ModelShape | None = None) -> str | None:
@@ -39,7 +45,11 @@ def lost_updates(spec: RunSpec, shape: ModelShape | None = None) -> str | None:
     Returns:
         None where there is nothing to warn of, or where the model's weights are not here yet.
     """
-    if not isinstance(spec.method, QftSettings) or spec.train.learning_rate is None:
+    if spec.train.learning_rate is None:
+        return None
+    if isinstance(spec.method, AdaLomoSettings):
+        return _warning_of_adalomo(spec.method, spec.train.learning_rate)
+    if not isinstance(spec.method, QftSettings):
         return None
     try:
         reference = resolve_model(spec.model.source)
@@ -80,6 +90,24 @@ def warning_of(settings: QftSettings, learning_rate: float, step: float) -> str 
     return (
         f"{against}, so that a weight moves about once in {_number(1 / share)} steps: "
         f"a larger learning rate{finer} would teach more."
+    )
+
+
+def _warning_of_adalomo(settings: AdaLomoSettings, learning_rate: float) -> str | None:
+    """AdaLomo moves a weight by its learning rate times the weight's own size, as an average."""
+    if settings.precision == "bf16" and settings.rounding == "nearest":
+        if learning_rate < BFLOAT16_HALF_STEP:
+            return (
+                f"AdaLomo changes a weight by about {_number(learning_rate)} of its size, half of "
+                f"what bf16 can hold is {_number(BFLOAT16_HALF_STEP)}, and rounding to nearest "
+                "loses most updates: choose rounding stochastic, which keeps them on average."
+            )
+        return None
+    if learning_rate >= ADALOMO_SLOW:
+        return None
+    return (
+        f"AdaLomo changes a weight by about {_number(learning_rate)} of its size in a step, which "
+        "teaches next to nothing: its authors use 5e-4 for chats."
     )
 
 

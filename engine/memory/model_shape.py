@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from pathlib import Path
 from typing import Any, Literal
 
 from platformdirs import user_cache_dir
 from pydantic import BaseModel, ConfigDict
 
+from engine.memory.geometry import ModelGeometry, TensorGeometry
+
 SCHEMA = 2
 Role = Literal["linear", "embedding", "small", "other"]
 _NOT_GEOMETRY = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
 
 
-class TensorShape(BaseModel):
+class TensorShape(TensorGeometry, BaseModel):
     """One weight. `role` decides how a method stores it.
 
     `linear` is the matrix of a linear layer inside the blocks, `embedding` the token table or the
@@ -32,18 +33,8 @@ class TensorShape(BaseModel):
     repeat: int = 1
     transposed: bool = False
 
-    @property
-    def stored_shape(self) -> tuple[int, ...]:
-        """As a quantized method lays it out: outputs first."""
-        return self.shape[::-1] if self.transposed else self.shape
 
-    @property
-    def num_elements(self) -> int:
-        """Elements in one copy."""
-        return math.prod(self.shape)
-
-
-class ModelShape(BaseModel):
+class ModelShape(ModelGeometry, BaseModel):
     """A model without its weights.
 
     Tied weights are listed once. `{}` in a name stands for the block's number where `repeat`
@@ -66,30 +57,6 @@ class ModelShape(BaseModel):
     vocab_size: int
     tied: bool
     max_position: int | None = None
-
-    @property
-    def num_parameters(self) -> int:
-        """Each weight once, tied ones too."""
-        return sum(tensor.num_elements * tensor.repeat for tensor in self.tensors)
-
-    @property
-    def linear_parameters(self) -> int:
-        """Weights inside linear layers of the blocks."""
-        return sum(
-            tensor.num_elements * tensor.repeat
-            for tensor in self.tensors
-            if tensor.role == "linear"
-        )
-
-    @property
-    def normalizes_queries(self) -> bool:
-        """Whether attention has norms of its own for queries and keys."""
-        return any(".q_norm." in tensor.name for tensor in self.tensors)
-
-    def largest(self, *roles: Role) -> int:
-        """Elements of the largest single tensor with one of these roles, 0 if there is none."""
-        sizes = [tensor.num_elements for tensor in self.tensors if tensor.role in roles]
-        return max(sizes, default=0)
 
 
 def read_shape(path: Path) -> ModelShape | None:

@@ -2,20 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from engine.contract.spec import FullSettings, QftSettings
-from engine.memory.layout import Dense, Int4, Int8, Layout, SquareRoot
-from engine.memory.model_shape import Role
+from engine.contract.adapter_targets import is_target
+from engine.memory.layout import (
+    Blockwise8,
+    Dense,
+    Factored,
+    FourBit,
+    Int4,
+    Int8,
+    Layout,
+    Shape,
+    SquareRoot,
+)
+
+if TYPE_CHECKING:
+    from engine.contract.method_settings import (
+        AdaLomoSettings,
+        FullSettings,
+        LomoSettings,
+        LoraSettings,
+        MethodSettings,
+        QftSettings,
+        QloraSettings,
+    )
+    from engine.memory.model_shape import ModelShape, Role
 
 
 @dataclass(frozen=True)
 class TensorPlan:
-    """One trained tensor: how its weight, each of its moments and a held gradient are stored."""
+    """How one tensor's weight, each of its moments and a held gradient are stored.
+
+    A frozen tensor has neither moments nor a gradient.
+    """
 
     weight: Layout
-    moments: tuple[Layout, ...]
-    gradient: Layout
+    moments: tuple[Layout, ...] = ()
+    gradient: Layout | None = None
+
+
+@dataclass(frozen=True)
+class AdapterPlan:
+    """Two small matrices beside a frozen one: (rank, inputs) and (outputs, rank).
+
+    Attributes:
+        rank: Their inner dimension.
+        targets: `all-linear`, or names of layers with commas between them.
+        tensor: How each is stored.
+    """
+
+    rank: int
+    targets: str
+    tensor: TensorPlan
+
+    def matrices(self, shape: ModelShape) -> Iterator[tuple[Shape, int]]:
+        """Shape and number of every adapter matrix."""
+        for tensor in shape.tensors:
+            layer = tensor.name.removesuffix(".weight")
+            if tensor.role == "linear" and is_target(layer, self.targets):
+                outputs, inputs = tensor.stored_shape
+                yield (self.rank, inputs), tensor.repeat
+                yield (outputs, self.rank), tensor.repeat
 
 
 @dataclass(frozen=True)
@@ -29,7 +79,9 @@ class MemoryPlan:
         other: Tensors of unknown kind, experts of a mixture among them.
         fused: Weights are updated inside the backward pass, so one gradient is alive at a time.
             A table that is embedding and head holds its gradient between the two.
-        stored: Weights are dequantized for each product, some rows at a time.
+        products: How a weight enters a product: dequantized some rows at a time; cast as a whole
+            where it is stored in another format than is computed in; or as it is.
+        adapter: What is trained where the model itself is frozen.
     """
 
     matrices: TensorPlan
@@ -37,7 +89,8 @@ class MemoryPlan:
     small: TensorPlan
     other: TensorPlan
     fused: bool
-    stored: bool = True
+    products: Literal["by_rows", "cast"] = "cast"
+    adapter: AdapterPlan | None = None
 
     def of(self, role: Role) -> TensorPlan:
         """The plan of a tensor with this role."""
@@ -57,10 +110,13 @@ class MemoryPlan:
         """Weights that one product of a pass takes, in float32 or bfloat16 for its time."""
         return 1 << 24 if device == "cuda" else 1 << 22
 
+    @staticmethod
+    def score_elements(device: str) -> int:
+        """Scores over the vocabulary, in float32, that the loss computes at once."""
+        return 1 << 26 if device == "cuda" else 1 << 22
 
-_FLOAT32, _BFLOAT16 = Dense("float32"), Dense("bfloat16")
-_FULL = TensorPlan(_FLOAT32, (_FLOAT32, _FLOAT32), _FLOAT32)
-FULL_PLAN = MemoryPlan(_FULL, _FULL, _FULL, _FULL, fused=False, stored=False)
+
+_FLOAT32, _BFLOAT16, _EIGHT = Dense("float32"), Dense("bfloat16"), Blockwise8()
 # Where weights share a scale by whole rows, moments and gradients, which vary more, do not.
 _MOMENT_GROUP = 256
 
@@ -83,6 +139,7 @@ def qft_plan(settings: QftSettings) -> MemoryPlan:
         small=small,
         other=TensorPlan(_BFLOAT16, moments, held if stacked else _BFLOAT16),
         fused=not stacked,
+        products="by_rows",
     )
 
 
@@ -115,6 +172,47 @@ def _moment_group(settings: QftSettings) -> int:
     return _MOMENT_GROUP if settings.scale_group == "row" else settings.scale_group
 
 
-def plan_for(method: QftSettings | FullSettings) -> MemoryPlan:
+def full_plan(settings: FullSettings) -> MemoryPlan:
+    """Every tensor alike: weight, gradient and the optimizer's moments."""
+    moments: dict[str, tuple[Layout, ...]] = {
+        "adamw": (_FLOAT32, _FLOAT32),
+        "adamw_8bit": (_EIGHT, _EIGHT),
+        "lion": (_FLOAT32,),
+        "sgd": (),
+    }
+    kept = _BFLOAT16 if settings.precision == "bf16" else _FLOAT32
+    return _uniform(TensorPlan(kept, moments[settings.optimizer], kept), fused=False)
+
+
+def fused_plan(settings: LomoSettings | AdaLomoSettings) -> MemoryPlan:
+    """LOMO keeps weights and nothing else; AdaLomo a factored second moment."""
+    kept = _BFLOAT16 if settings.precision == "bf16" else _FLOAT32
+    moments = (Factored(),) if settings.kind == "adalomo" else ()
+    trained = TensorPlan(kept, moments, kept)
+    tables = trained if settings.embedding_rate else TensorPlan(kept)
+    return MemoryPlan(trained, tables, trained, trained, fused=True)
+
+
+def adapter_plan(settings: LoraSettings | QloraSettings) -> MemoryPlan:
+    """A frozen model, in 16 bits or its linear layers in 4, and adapters in float32."""
+    eight = settings.optimizer.endswith("8bit")
+    moments: tuple[Layout, ...] = (_EIGHT, _EIGHT) if eight else (_FLOAT32, _FLOAT32)
+    adapter = AdapterPlan(settings.rank, settings.targets, TensorPlan(_FLOAT32, moments, _FLOAT32))
+    frozen = TensorPlan(_BFLOAT16)
+    matrices = TensorPlan(FourBit(settings.double_quant)) if settings.kind == "qlora" else frozen
+    return MemoryPlan(matrices, frozen, frozen, frozen, fused=False, adapter=adapter)
+
+
+def _uniform(tensor: TensorPlan, *, fused: bool) -> MemoryPlan:
+    return MemoryPlan(tensor, tensor, tensor, tensor, fused=fused)
+
+
+def plan_for(method: MethodSettings) -> MemoryPlan:
     """The plan of a method with its settings."""
-    return qft_plan(method) if method.kind == "qft" else FULL_PLAN
+    if method.kind == "qft":
+        return qft_plan(method)
+    if method.kind == "full":
+        return full_plan(method)
+    if method.kind == "lora" or method.kind == "qlora":
+        return adapter_plan(method)
+    return fused_plan(method)

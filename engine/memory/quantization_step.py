@@ -16,8 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from engine.contract.method_settings import QftSettings
 from engine.contract.model_source import DAMAGE, MAX_HEADER_BYTES
-from engine.contract.spec import QftSettings
 from engine.memory.layout import groups_per_row
 from engine.memory.model_shape import ModelShape
 

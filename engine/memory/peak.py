@@ -1,0 +1,205 @@
+"""The peak of a step in bytes: a model, not a sum of layouts. See `engine.memory.estimate.band_of`.
+
+It is the largest of four moments: the loss, when all activations are alive; the backward pass of
+the last block; that of the first, when gradients that were kept are whole; and the update after it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engine.memory.layout import DTYPE_BYTES, Dense, Int4
+from engine.memory.passes import FLOAT32, Pass, activation_bytes, block_activation_bytes
+from engine.memory.plans import MemoryPlan
+
+if TYPE_CHECKING:
+    from engine.memory.model_shape import ModelShape, TensorShape
+
+# Float32 temporaries of one chunk while it is updated: direction, moments and what rounding draws;
+# its gradient, where that was kept in 8 bits; and the steps of a rounding to powers of two.
+_UPDATE_TEMPORARIES, _UPDATE_OF_STACK, _UPDATE_OF_POWERS = 3.5, 4.25, 8.25
+
+
+def score_bytes(shape: ModelShape, one_pass: Pass) -> int:
+    """Scores over the vocabulary that are alive at once, in float32.
+
+    Where all are few, they are kept for the backward pass.
+    """
+    every = one_pass.tokens * shape.vocab_size
+    some = one_pass.tokens * _rows_of_scores(shape, one_pass)
+    return FLOAT32 * (every if every <= one_pass.scores else some)
+
+
+def gradient_bytes(shape: ModelShape, one_pass: Pass) -> int:
+    """Gradients that are alive at once: all, or what a fused update leaves."""
+    plan = one_pass.plan
+    if plan.adapter is not None:
+        held = plan.adapter.tensor.gradient
+        assert held is not None
+        return sum(held.nbytes(size) * count for size, count in plan.adapter.matrices(shape))
+    if not plan.fused:
+        return sum(_held_bytes(tensor, plan) * tensor.repeat for tensor in shape.tensors)
+    if plan.products == "cast":
+        return max(_held_bytes(tensor, plan) for tensor in shape.tensors)
+    # Autograd makes the gradient of a tensor of unknown kind whole, in the tensor's own format.
+    other = shape.largest("other") * DTYPE_BYTES["bfloat16"]
+    matrix = _product_bytes(shape.largest("linear", "embedding"), one_pass)
+    return max(_tied_bytes(shape, one_pass), other, matrix)
+
+
+def peak_bytes(shape: ModelShape, one_pass: Pass, gradients: int) -> int:
+    """The largest sum of what is alive at once, beyond weights and moments."""
+    activations = activation_bytes(shape, one_pass) + _cast_bytes(shape, one_pass)
+    return max(
+        activations + _head_bytes(shape, one_pass),
+        activations + _left_by_head(shape, one_pass) + _block_bytes(shape, one_pass),
+        _end_of_fused(shape, one_pass, activations)
+        if one_pass.plan.fused
+        else _end_of_kept(shape, one_pass, gradients),
+        gradients,
+    )
+
+
+def _end_of_fused(shape: ModelShape, one_pass: Pass, activations: int) -> int:
+    """The token table's update, the last of the backward pass; a second one keeps the graph."""
+    kept = activations if one_pass.twice else 0
+    table = _tied_bytes(shape, one_pass)
+    if one_pass.plan.products == "cast":
+        # Autograd adds the gradients of both ends up to a third.
+        table = _table_gradient_bytes(shape, one_pass) + 2 * table
+    return kept + table + _update_bytes(shape.largest("embedding"), one_pass)
+
+
+def _end_of_kept(shape: ModelShape, one_pass: Pass, gradients: int) -> int:
+    """The first block's backward pass, then the token table's, then the update."""
+    table, tied = _table_gradient_bytes(shape, one_pass), _tied_bytes(shape, one_pass)
+    wide = one_pass.tokens * shape.intermediate_size * one_pass.compute_bytes
+    block = block_activation_bytes(shape, one_pass) + wide if one_pass.checkpointing else 0
+    update = _update_bytes(shape.largest("embedding", "linear", "other"), one_pass)
+    both_ends = 2 * tied if one_pass.plan.products == "cast" else 0
+    return max(gradients - (table - tied) + block, gradients + max(both_ends, update))
+
+
+def _rows_of_scores(shape: ModelShape, one_pass: Pass) -> int:
+    """Words of the vocabulary that the loss handles at once."""
+    most = min(
+        max(1, one_pass.scores // one_pass.tokens), max(1, one_pass.product // shape.hidden_size)
+    )
+    if one_pass.plan.products == "by_rows":  # whole chunks of an update
+        chunk = max(1, one_pass.chunk // shape.hidden_size)
+        most = max(chunk, most - most % chunk)
+    return min(shape.vocab_size, most)
+
+
+def _head_bytes(shape: ModelShape, one_pass: Pass) -> int:
+    """The loss: hidden states, scores, and the head's rows with their gradient.
+
+    See `engine.score_head`. Where few tokens make all scores few, those are kept for the backward
+    pass; they are no more than the chunks of others.
+    """
+    states = one_pass.tokens * shape.hidden_size
+    number = _rows_of_scores(shape, one_pass)
+    rows = number * shape.hidden_size * one_pass.compute_bytes
+    cast = rows if one_pass.casts_tables else 0
+    several = number < shape.vocab_size
+    taken = states * one_pass.compute_bytes
+    if one_pass.compute_bytes != FLOAT32:  # scores before they are float32
+        taken += one_pass.tokens * number * one_pass.compute_bytes
+    passed = states * (FLOAT32 if several else one_pass.compute_bytes)
+    share = taken if several else 0
+    plan = one_pass.plan
+    learns = plan.tables.gradient is not None
+    if plan.products == "by_rows":
+        chunk = number * shape.hidden_size
+        update = _update_bytes(chunk, one_pass) if plan.fused else _push_bytes(chunk, one_pass)
+        if plan.fused and shape.tied:  # the update waits for the other end
+            update = 0
+        held = _left_by_head(shape, one_pass)
+    else:
+        update, held = 0, _table_gradient_bytes(shape, one_pass)
+    return (
+        taken
+        + score_bytes(shape, one_pass)
+        + max(cast, held + passed + max(rows + update if learns else 0, cast + share))
+    )
+
+
+def _table_gradient_bytes(shape: ModelShape, one_pass: Pass) -> int:
+    tables = [tensor for tensor in shape.tensors if tensor.role == "embedding"]
+    return max((_held_bytes(table, one_pass.plan) for table in tables), default=0)
+
+
+def _left_by_head(shape: ModelShape, one_pass: Pass) -> int:
+    """What the head leaves behind until the end of the backward pass."""
+    plan = one_pass.plan
+    if plan.fused:
+        return _tied_bytes(shape, one_pass)
+    return _table_gradient_bytes(shape, one_pass)
+
+
+def _tied_bytes(shape: ModelShape, one_pass: Pass) -> int:
+    """A table that is embedding and head waits for both ends' gradients."""
+    return _table_gradient_bytes(shape, one_pass) if shape.tied else 0
+
+
+def _held_bytes(tensor: TensorShape, plan: MemoryPlan) -> int:
+    """The whole gradient of one tensor; none where it is frozen."""
+    gradient = plan.of(tensor.role).gradient
+    return gradient.nbytes(tensor.stored_shape) if gradient else 0
+
+
+def _block_bytes(shape: ModelShape, one_pass: Pass) -> int:
+    """One block's backward pass: gradients of its activations, and of its weights."""
+    wide = one_pass.tokens * shape.intermediate_size * one_pass.compute_bytes
+    # What is recomputed is freed as it is used; what was kept is freed only afterwards.
+    passing = block_activation_bytes(shape, one_pass) + wide if one_pass.checkpointing else 4 * wide
+    matrix = shape.largest("linear")
+    plan = one_pass.plan
+    if plan.products == "by_rows":
+        product = _product_bytes(matrix, one_pass)
+        update = _update_bytes(matrix, one_pass) if plan.fused else _push_bytes(matrix, one_pass)
+        return passing + product + update
+    if not plan.fused:
+        held = sum(_held_bytes(t, plan) * t.repeat for t in shape.tensors if t.role == "linear")
+        return passing + _weight_bytes(shape, one_pass) + held // max(1, shape.num_layers)
+    return passing + max(_weight_bytes(shape, one_pass), _update_bytes(matrix, one_pass))
+
+
+def _weight_bytes(shape: ModelShape, one_pass: Pass) -> int:
+    """A matrix that is cast for its product, or the gradient that its product makes."""
+    if not one_pass.casts:
+        return 0
+    matrix = shape.largest("linear") * one_pass.compute_bytes
+    return matrix * (3 if one_pass.plan.adapter is None else 2) // 2
+
+
+def _product_bytes(elements: int, one_pass: Pass) -> int:
+    return min(elements, one_pass.product) * one_pass.compute_bytes
+
+
+def _push_bytes(elements: int, one_pass: Pass) -> int:
+    """A gradient on its way to the stack, in float32."""
+    return FLOAT32 * min(one_pass.chunk, elements)
+
+
+def _update_bytes(elements: int, one_pass: Pass) -> int:
+    """Temporaries of an update that goes by chunks; the library's own updates are in place."""
+    plan = one_pass.plan
+    if plan.adapter is not None or (plan.matrices.weight == Dense("float32") and not plan.fused):
+        return 0
+    count = _UPDATE_TEMPORARIES
+    if plan.products == "by_rows" and not plan.fused:
+        count = _UPDATE_OF_STACK
+    if any(isinstance(moment, Int4) for moment in plan.matrices.moments):
+        count = _UPDATE_OF_POWERS
+    return round(count * FLOAT32 * min(one_pass.chunk, elements))
+
+
+def _cast_bytes(shape: ModelShape, one_pass: Pass) -> int:
+    """Copies of tensors of unknown kind in the format of a pass, kept for its backward half."""
+    stored = one_pass.plan.other.weight
+    if isinstance(stored, Dense) and DTYPE_BYTES[stored.dtype] == one_pass.compute_bytes:
+        return 0
+    sizes = [t.num_elements * t.repeat for t in shape.tensors if t.role == "other"]
+    blocks = shape.num_layers if one_pass.checkpointing else 1
+    return one_pass.compute_bytes * sum(sizes) // max(1, blocks)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
 
 from engine.data.batching import in_order
 from engine.data.chat import Example
 from engine.generate import Sampling, reply_to
 from engine.loss import summed_loss
 from engine.model import LoadedModel
+from engine.model_traits import in_evaluation
 
 SAMPLE_TOKENS = 48
 
@@ -27,8 +26,9 @@ def held_out_loss(
 ) -> tuple[float, int] | None:
     """Summed nats and number of target tokens; None if stopped midway or nothing to measure."""
     total, count = 0.0, 0
-    with _evaluating(loaded.model):
-        for batch in in_order(examples, batch_size, loaded.pad_token):
+    by_length = sorted(examples, key=lambda example: len(example.tokens))  # so little is padding
+    with in_evaluation(loaded.model):
+        for batch in in_order(by_length, batch_size, loaded.pad_token):
             if stop():
                 return None
             total += float(summed_loss(loaded.model, batch.to(device)))
@@ -41,7 +41,7 @@ def sample_replies(
 ) -> list[dict[str, str]]:
     """Short, likeliest replies to fixed prompts."""
     items: list[dict[str, str]] = []
-    with _evaluating(loaded.model):
+    with in_evaluation(loaded.model):
         for prompt in prompts:
             if stop():
                 break
@@ -50,14 +50,3 @@ def sample_replies(
             reply = reply_to(loaded.model, loaded.tokenizer, messages, sampling)
             items.append({"prompt": prompt, "reply": reply.text})
     return items
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, the mode before afterwards."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from torch import Tensor
 
 from engine.contract.spec import RunSpec
-from engine.data.batching import Batch, BatchOrder, collate
+from engine.data.batching import Batch
 from engine.loss import summed_loss
 from engine.model import LoadedModel
-from engine.preparation import unchanged_dataset, usable_examples
+from engine.preparation import training_batches, unchanged_dataset, usable_examples
 from engine.roles import named_weights
 
 
@@ -21,14 +21,15 @@ def first_batch(spec: RunSpec, loaded: LoadedModel) -> Batch:
         RequestError: The data cannot be used.
     """
     training, _ = usable_examples(spec, loaded, unchanged_dataset(spec), lambda message: None)
-    order = BatchOrder(len(training), spec.train.batch_size, spec.train.seed)
-    return collate([training[index] for index in order.batch(0)], loaded.pad_token)
+    return training_batches(spec, loaded, training).batch(0)
 
 
 def pass_gradients(
     loaded: LoadedModel, batch: Batch, look: Callable[[str, Tensor], None]
 ) -> list[str]:
     """Backward of the mean loss; each gradient is handed on as soon as it is whole, and freed.
+
+    Frozen weights have none.
 
     Args:
         loaded: The model; it gets hooks and is of no use for training afterwards.
@@ -38,8 +39,9 @@ def pass_gradients(
     Returns:
         The weights that have no part in this batch's loss.
     """
-    model = loaded.model.requires_grad_(True)
-    waiting = {named.name: None for named in named_weights(model)}
+    model = loaded.model
+    trained = [named for named in named_weights(model) if named.parameter.requires_grad]
+    waiting = {named.name: None for named in trained}
 
     def hand_on(name: str, parameter: Tensor) -> None:
         assert parameter.grad is not None
@@ -47,7 +49,7 @@ def pass_gradients(
         waiting.pop(name)
         parameter.grad = None
 
-    for named in named_weights(model):
+    for named in trained:
         named.parameter.register_post_accumulate_grad_hook(
             lambda parameter, name=named.name: hand_on(name, parameter)
         )

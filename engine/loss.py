@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.data.batching import IGNORED, Batch
+from engine.model_traits import head_of, hidden_states, traits_of
+from engine.score_head import summed_nats
 
 
 def summed_loss(model: nn.Module, batch: Batch) -> Tensor:
     """Cross-entropy of the next token, summed over target tokens; a float32 scalar.
 
-    The labels are shifted by one here: position t predicts the label at t + 1.
+    The labels are shifted by one here: position t predicts the label at t + 1. Scores are computed
+    for target tokens alone, some words of the vocabulary at a time, wherever the model's head is
+    understood; see `engine.model_traits`.
     """
-    output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-    scores = output.logits[:, :-1].flatten(0, 1).float()
-    targets = batch.labels[:, 1:].flatten()
-    return functional.cross_entropy(scores, targets, ignore_index=IGNORED, reduction="sum")
+    traits = traits_of(model)
+    inputs: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": None}
+    if batch.position_ids is not None:
+        inputs["position_ids"] = batch.position_ids
+    elif traits.needs_mask:
+        inputs["attention_mask"] = batch.attention_mask
+    if traits.after_head is None:
+        return _loss_of_all_scores(model(**inputs, use_cache=False).logits, batch.labels)
+    hidden = hidden_states(model, **inputs)
+    labels = functional.pad(batch.labels[:, 1:], (0, 1), value=IGNORED).flatten()
+    places = (labels != IGNORED).nonzero().squeeze(1)
+    head = head_of(model, traits.after_head)
+    return summed_nats(head, hidden.flatten(0, 1), labels[places], places)
+
+
+def _loss_of_all_scores(scores: Tensor, labels: Tensor) -> Tensor:
+    """The same from what the model itself makes. `scores`: (conversations, tokens, vocabulary)."""
+    return functional.cross_entropy(
+        scores[:, :-1].flatten(0, 1).float(),
+        labels[:, 1:].flatten(),
+        ignore_index=IGNORED,
+        reduction="sum",
+    )

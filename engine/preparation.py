@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.checkpoint import Progress, restore_newest
 from engine.contract.bundled import sample_datasets
@@ -16,11 +16,12 @@ from engine.contract.events import EventWriter
 from engine.contract.model_source import resolve_model
 from engine.contract.run_dir import RunDir
 from engine.contract.spec import RunSpec
-from engine.data.batching import Batch, BatchOrder, collate
+from engine.data.batching import Batch
 from engine.data.chat import ChatEncoder, Example
 from engine.data.formats import Chat
 from engine.data.source import Dataset, describe_refusals, read_dataset
 from engine.data.split import split_chats
+from engine.data.training_batches import TrainingBatches
 from engine.inspect_model import shape_of
 from engine.memory.devices import choose_device
 from engine.memory.estimate import Forecast, estimate
@@ -28,6 +29,7 @@ from engine.meter import MEASURED_STEPS, give_back_freed_memory
 from engine.methods import METHODS
 from engine.methods.protocol import Method
 from engine.model import LoadedModel, choose_torch_device, fetch_model, load_model
+from engine.model_traits import keeps_packed_apart, traits_of
 
 NUM_PROMPTS = 3
 
@@ -41,15 +43,11 @@ class Prepared:
     loaded: LoadedModel
     method: Method
     training: list[Example]
+    order: TrainingBatches
     evaluation: list[Example]
     prompts: list[str]
     progress: Progress
     forecast: Forecast
-
-    def __post_init__(self) -> None:
-        train = self.spec.train
-        self._order = BatchOrder(len(self.training), train.batch_size, train.seed)
-        self._longest = longest(self.training)
 
     @property
     def num_steps(self) -> int:
@@ -58,7 +56,7 @@ class Prepared:
         if train.steps is not None:
             return train.steps
         assert train.epochs is not None
-        return -(-self._order.num_batches(train.epochs) // train.grad_accumulation)
+        return self.order.num_steps(train.epochs)
 
     def batches(self, step: int) -> list[Batch]:
         """The micro-batches of optimizer step `step`, from 1, on the device.
@@ -66,29 +64,27 @@ class Prepared:
         The first steps are as wide as any will be: what does not fit fails at once, and their
         measured peak is the run's.
         """
-        count = self.spec.train.grad_accumulation
-        at_least = self._longest if step <= MEASURED_STEPS else 0
-        return [
-            collate(
-                [self.training[index] for index in self._order.batch(number)],
-                self.loaded.pad_token,
-                at_least,
-            ).to(self.device)
-            for number in range((step - 1) * count, step * count)
-        ]
+        at_least = self.order.widest if step <= MEASURED_STEPS else 0
+        return [batch.to(self.device) for batch in self.order.of_step(step, at_least)]
 
     def begins_epoch(self, step: int) -> bool:
         """Whether step `step`, from 1, is the first that begins within a further pass."""
-        train = self.spec.train
-        per_step = train.batch_size * train.grad_accumulation
-        before, now = ((number * per_step) // len(self.training) for number in (step - 2, step - 1))
-        return step > 1 and now > before
+        return self.order.begins_pass(step)
 
     def live_tensors(self) -> Iterable[Tensor]:
         """Tensors that live as long as the run."""
-        yield from self.loaded.model.parameters()
-        yield from self.loaded.model.buffers()
-        yield from self.method.state_dict().values()
+        return live_tensors(self.loaded.model, self.method, self.spec)
+
+
+def live_tensors(model: nn.Module, method: Method, spec: RunSpec) -> Iterator[Tensor]:
+    """Tensors that live as long as a run: what a meter must know of before it counts."""
+    yield from model.parameters()
+    yield from model.buffers()
+    yield from method.state_dict().values()
+    if spec.method.kind == "qlora":
+        from engine.four_bit import scale_tensors
+
+        yield from scale_tensors(model)
 
 
 def prepare(run: RunDir, events: EventWriter) -> Prepared:
@@ -103,32 +99,58 @@ def prepare(run: RunDir, events: EventWriter) -> Prepared:
     dataset = unchanged_dataset(spec)
     _tell_refused(dataset, events)
     folder = fetch_model(resolve_model(spec.model.source), spec.model.revision)
-    full_precision = spec.method.kind == "full"
-    loaded = load_model(folder, torch.float32 if full_precision else None)
+    loaded = load_model(folder)
     if loaded.template_added:
         events.emit("notice", message="The model has no chat template; a plain one is used.")
     training, evaluation = usable_examples(
         spec, loaded, dataset, lambda message: events.emit("notice", message=message)
     )
+    order = training_batches(spec, loaded, training)
     events.emit("phase", phase="preparing")
     shape = shape_of(loaded.model, folder.name)
-    forecast = estimate(spec, shape, choose_device(str(device)), longest(training))
+    forecast = estimate(spec, shape, choose_device(str(device)), order.widest)
     _tell_forecast(forecast, events)
     if spec.train.activation_checkpointing is True:
         model: Any = loaded.model
         model.activation_checkpointing_enable({"use_reentrant": False})
     method = METHODS[spec.method.kind]()
-    method.prepare(loaded.model, spec, device)
+    for message in method.prepare(loaded.model, spec, device) or ():
+        events.emit("notice", message=message)
     loaded.model.train()
+    _look_at(loaded.model, spec)
     give_back_freed_memory()
     progress = _restore(run, method, events)
     prompts = _prompts(spec, dataset)
-    return Prepared(spec, device, loaded, method, training, evaluation, prompts, progress, forecast)
+    return Prepared(
+        spec, device, loaded, method, training, order, evaluation, prompts, progress, forecast
+    )
 
 
-def longest(examples: Iterable[Example]) -> int:
-    """Tokens in the longest example."""
-    return max(len(example.tokens) for example in examples)
+def training_batches(
+    spec: RunSpec, loaded: LoadedModel, training: Sequence[Example]
+) -> TrainingBatches:
+    """The batches of a run, from examples that were cut to what the model reads."""
+    return TrainingBatches(training, spec.train, loaded.pad_token, _most_tokens(spec, loaded))
+
+
+def _most_tokens(spec: RunSpec, loaded: LoadedModel) -> int:
+    """Tokens that a row may have: what the spec allows, or the model if that is less."""
+    return min(spec.train.sequence_length, loaded.max_position or spec.train.sequence_length)
+
+
+def _look_at(model: nn.Module, spec: RunSpec) -> None:
+    """Find out what the loss may rely on, before the first step is timed and measured.
+
+    Raises:
+        RequestError: The model would read packed chats as a single one.
+    """
+    traits_of(model)
+    if spec.train.batching == "packed" and not keeps_packed_apart(model):
+        raise RequestError(
+            "train.batching",
+            "this model would read the chats in one row as a single chat.",
+            "Use grouped.",
+        )
 
 
 def unchanged_dataset(spec: RunSpec) -> Dataset:
@@ -180,9 +202,8 @@ def usable_examples(
     Raises:
         RequestError: Nothing is left to train on.
     """
-    length = spec.train.sequence_length
-    if loaded.max_position is not None and loaded.max_position < length:
-        length = loaded.max_position
+    length = _most_tokens(spec, loaded)
+    if length < spec.train.sequence_length:
         tell(f"The model reads at most {length} tokens: longer is cut.")
     encoder = ChatEncoder(loaded.tokenizer, length, spec.data.train_on)
     training, evaluation = (

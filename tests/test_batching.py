@@ -13,10 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.data.batching import IGNORED, BatchOrder, collate, in_order
+from engine.contract.spec import TrainSpec
+from engine.data.batching import IGNORED, WINDOW, BatchOrder, collate, in_order
 from engine.data.chat import ChatEncoder, Example
 from engine.data.formats import Chat, Turn, to_chat
 from engine.data.split import split_chats
+from engine.data.training_batches import TrainingBatches
 from engine.loss import summed_loss
 from engine.model import load_model
 from tests.tiny import VOCABULARY, chat_rows, tiny_tokenizer
@@ -99,25 +101,100 @@ def test_in_order_gives_every_example_once(examples: list[Example]) -> None:
     assert sum(batch.num_tokens for batch in batches) == sum(len(e.tokens) for e in examples)
 
 
-@pytest.mark.parametrize(("count", "size"), [(10, 3), (7, 7), (3, 8), (1, 4), (100, 9)])
-def test_every_pass_takes_every_example_once(count: int, size: int) -> None:
-    order = BatchOrder(count, size, seed=5)
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize(("count", "size"), [(10, 3), (7, 7), (3, 8), (1, 4), (100, 9), (97, 1)])
+def test_every_pass_takes_every_example_once(count: int, size: int, grouped: bool) -> None:
+    order = BatchOrder(count, size, 5, skewed_lengths(count) if grouped else None)
     stream = [index for number in range(3 * count) for index in order.batch(number)]
     passes = [stream[start : start + count] for start in range(0, 3 * count, count)]
     assert all(sorted(one) == list(range(count)) for one in passes)
-    if count > 3:
+    if count > 3 and not (grouped and count == size):  # a single batch has but one order
         assert passes[0] != passes[1] != passes[2]
         assert passes[0] != sorted(passes[0])
 
 
-def test_a_batch_depends_on_seed_and_number_alone() -> None:
-    forward = BatchOrder(50, 8, seed=3)
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_batch_depends_on_seed_and_number_alone(grouped: bool) -> None:
+    lengths = skewed_lengths(50) if grouped else None
+    forward = BatchOrder(50, 8, 3, lengths)
     batches = [forward.batch(number) for number in range(20)]
-    backward = BatchOrder(50, 8, seed=3)
+    backward = BatchOrder(50, 8, 3, lengths)
     assert [backward.batch(number) for number in reversed(range(20))] == batches[::-1]
-    assert BatchOrder(50, 8, seed=3).batch(13) == batches[13]
-    assert BatchOrder(50, 8, seed=4).batch(13) != batches[13]
-    assert BatchOrder(50, 8, seed=2**63 - 1).batch(0)
+    assert BatchOrder(50, 8, 3, lengths).batch(13) == batches[13]
+    assert BatchOrder(50, 8, 4, lengths).batch(13) != batches[13]
+    assert BatchOrder(50, 8, 2**63 - 1, lengths).batch(0)
+
+
+def skewed_lengths(count: int) -> list[int]:
+    """Most are short, a few are long, as chats are."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(count, generator=generator).mul_(0.8).add_(4).exp_().int().add(4).tolist()
+
+
+def padding(order: BatchOrder, lengths: list[int], num_batches: int) -> float:
+    """Share of all tokens that is padding."""
+    batches = [[lengths[index] for index in order.batch(n)] for n in range(num_batches)]
+    return 1 - sum(map(sum, batches)) / sum(len(batch) * max(batch) for batch in batches)
+
+
+def test_grouping_by_length_leaves_far_less_padding() -> None:
+    lengths = skewed_lengths(4003)
+    shuffled, grouped = (
+        padding(BatchOrder(4003, 8, 0, known), lengths, 1000) for known in (None, lengths)
+    )
+    assert shuffled > 0.4
+    assert grouped < 0.4 * shuffled
+
+
+def test_neither_long_nor_short_examples_come_first() -> None:
+    """Sorted without a shuffle, lengths rise within each window: a loss like a saw."""
+    lengths, passes = skewed_lengths(4003), 6
+    order = BatchOrder(4003, 8, 0, lengths)
+    per_pass, saw = [], []
+    for number in range(passes):
+        first = number * 500 + number  # whole batches of this pass
+        means = [sum(lengths[i] for i in order.batch(first + place)) / 8 for place in range(495)]
+        per_pass.append(correlation(list(range(495)), means))
+        saw.append(correlation([place % WINDOW for place in range(495)], means))
+    # By chance alone 1 / sqrt(495) each, and these are means of six.
+    assert abs(sum(per_pass) / passes) < 3 / (495 * passes) ** 0.5
+    assert abs(sum(saw) / passes) < 3 / (495 * passes) ** 0.5
+    assert max(map(abs, per_pass)) < 4 / 495**0.5
+
+
+def correlation(one: list[int], other: list[float]) -> float:
+    return float(torch.corrcoef(torch.tensor([one, other], dtype=torch.float64))[0, 1])
+
+
+def test_passes_are_grouped_anew() -> None:
+    """No two examples share a batch for good."""
+    lengths = skewed_lengths(400)
+    order = BatchOrder(400, 8, 0, lengths)
+    first, second = (
+        {frozenset(order.batch(number)) for number in range(start, start + 50)} for start in (0, 50)
+    )
+    assert len(first & second) < 10
+
+
+def test_a_spec_decides_how_batches_are_made(examples: list[Example]) -> None:
+    longest = max(len(example.tokens) for example in examples)
+    made = {
+        batching: TrainingBatches(
+            examples, TrainSpec(batching=batching, batch_size=3, grad_accumulation=2), 0, longest
+        )
+        for batching in ("grouped", "shuffled")
+    }
+    lengths = [len(example.tokens) for example in examples]
+    for batching, batches in made.items():
+        order = BatchOrder(12, 3, 0, lengths if batching == "grouped" else None)
+        assert batches.widest == longest
+        assert batches.num_steps(2.0) == 4
+        assert [step for step in range(1, 9) if batches.begins_pass(step)] == [3, 5, 7]
+        for number, batch in enumerate(batches.of_step(2)):
+            chosen = [examples[index] for index in order.batch(2 + number)]
+            assert torch.equal(batch.input_ids, collate(chosen, 0).input_ids)
+            assert batch.position_ids is None
+        assert batches.of_step(1, at_least=200)[0].input_ids.shape == (3, 200)
 
 
 @pytest.mark.parametrize(("epochs", "batches"), [(1, 13), (0.5, 7), (3, 38), (0.001, 1), (0.08, 1)])

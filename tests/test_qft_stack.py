@@ -17,6 +17,7 @@ from engine.contract.spec import RunSpec
 from engine.data.batching import Batch
 from engine.loss import summed_loss
 from engine.memory.layout import Int8
+from engine.memory.plans import MemoryPlan
 from engine.methods.qft import QftMethod
 from engine.methods.qft import method as qft_method
 from engine.methods.qft.gradients import GradientStack
@@ -297,3 +298,25 @@ def test_rounding_errors_of_many_pushes_even_out() -> None:
     exact = torch.stack(gradients).sum(0)
     step = exact.abs().amax(dim=1, keepdim=True) / 127
     assert float(((popped[0] - exact) / step).square().mean().sqrt()) < 1.6
+
+
+@pytest.mark.parametrize("settings", [STACK, FUSED, {**FUSED, **ALL_IN_CODES}], ids=str)
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "phi", "gemma2"])
+def test_a_head_in_chunks_learns_as_a_whole_one(
+    ready: Ready, monkeypatch: pytest.MonkeyPatch, architecture: str, settings: dict[str, str]
+) -> None:
+    """Tied or not, with a bias or with a cap on its scores: the gradient is autograd's."""
+    exact_gradients(monkeypatch, moments=True)
+    # Sixty-four rows to an update, and scores for two updates at a time: chunks of 128, 128, 64.
+    monkeypatch.setattr(MemoryPlan, "chunk_elements", staticmethod(lambda device: 64 * 32))
+    one = ready(architecture, settings)
+    batches = one.batches(1)
+    wanted = twin_gradients(one, batches)
+    most = 130 * batches[0].num_target_tokens
+    monkeypatch.setattr(MemoryPlan, "score_elements", staticmethod(lambda device: most))
+    one.method.step(batches, 1e-3, 1)
+    exact = "stack" in settings.values()
+    for name, _, values in one.method.moments():
+        apart = (100 * values - wanted[name]).abs().max()
+        largest = float(wanted[name].abs().max())
+        assert float(apart) < largest * (1e-4 if exact else 2**-8) + 1e-7, name

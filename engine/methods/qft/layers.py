@@ -41,6 +41,18 @@ class Source:
     int8: bool
     anchor: nn.Parameter
 
+    @property
+    def version(self) -> int:
+        """Another number after every update."""
+        return self.weight.storage.version
+
+    def row_chunks(self, most: int) -> list[slice]:
+        """All rows, cut where updates are; see `engine.score_head.HeadWeight`."""
+        return self.weight.product_chunks(most)
+
+    def anchor_gradient(self) -> None:
+        """The weight's gradient was handed on: there is none left for autograd."""
+
     def matrix(self, rows: slice) -> Tensor:
         """Some rows of the weight as the passes see them."""
         return self.weight.storage.dequantized(rows, self.compute)

@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from engine.contract.spec import QftSettings, RunSpec
+from engine.casting import compute_dtype
 from engine.data.batching import Batch
 from engine.loss import summed_loss
 from engine.memory.plans import qft_plan
@@ -38,6 +39,9 @@ from engine.quant.randomness import RandomKey
 from engine.storage.int8 import Int8Storage
 from engine.storage.outliers import OutlierStorage
 from engine.storage.protocol import Storage
+
+if TYPE_CHECKING:
+    from engine.contract.spec import RunSpec
 
 # What a random number is for. Stream 1 is of scales that grow while a weight is rounded, and those
 # of gradients lie far above.
@@ -56,7 +60,7 @@ class QftMethod:
             RequestError: A weight is not finite, an architecture cannot be trained so, or the
                 device has no 8-bit products.
         """
-        assert isinstance(spec.method, QftSettings)
+        assert spec.method.kind == "qft"
         self._model, self._settings, self._train = model, spec.method, spec.train
         if self._settings.matmul == "int8":
             refuse_slow_products(device)
@@ -179,8 +183,3 @@ class QftMethod:
 
     def _named_moments(self, weight: TrainedWeight) -> Iterator[tuple[str, Storage]]:
         return zip(_MOMENT_NAMES[self._settings.update], weight.moments, strict=True)
-
-
-def compute_dtype(device: torch.device) -> torch.dtype:
-    """The format of activations: bfloat16 where hardware multiplies it, float32 on a CPU."""
-    return torch.bfloat16 if device.type == "cuda" else torch.float32

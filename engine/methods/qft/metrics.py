@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from engine.contract.spec import QftSettings
 from engine.methods.qft.weight import TrainedWeight
 from engine.quant.residual import fine_steps
 from engine.storage.int8 import Int8Storage
 from engine.storage.outliers import OutlierStorage
 from engine.storage.protocol import Change
+
+if TYPE_CHECKING:
+    from engine.contract.method_settings import QftSettings
 
 # Scales looked at in each weight: a 7B model has hundreds of millions.
 _SAMPLE = 512

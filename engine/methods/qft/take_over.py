@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
+from engine.casting import compute_in
 from engine.contract.errors import RequestError
 from engine.contract.model_source import FIELD
 from engine.memory.layout import Dense, Int8
@@ -74,7 +74,7 @@ class TakeOver:
                     "Choose full, or another model.",
                 )
         model.to(self.device)
-        _compute_in(model, self.compute)
+        compute_in(model, self.compute)
 
     def _as_layers(
         self, named: NamedWeight, number: int, plan: TensorPlan, modules: list[nn.Module]
@@ -141,6 +141,7 @@ class TakeOver:
         storage: WeightStorage,
         num_holders: int,
     ) -> TrainedWeight:
+        assert plan.gradient is not None
         shape = tuple(named.parameter.shape)
         stored = shape[::-1] if named.transposed else shape
         return TrainedWeight(
@@ -164,22 +165,3 @@ def _copy(values: Tensor, layout: Dense, device: torch.device) -> Tensor:
     # A copy always: a view of the mapped file would keep all of it in memory.
     dtype = torch.float32 if layout.dtype == "float32" else torch.bfloat16
     return values.to(device, dtype, copy=True).contiguous()
-
-
-class _Cast(nn.Module):
-    """Lets a weight be stored in one format and computed with in another."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.dtype = dtype
-
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight.to(self.dtype)
-
-
-def _compute_in(model: nn.Module, dtype: torch.dtype) -> None:
-    """Make every weight that is stored in another format appear in `dtype`."""
-    for module in list(model.modules()):
-        for attribute, parameter in list(module.named_parameters(recurse=False)):
-            if parameter.dtype != dtype:
-                parametrize.register_parametrization(module, attribute, _Cast(dtype), unsafe=True)

@@ -58,9 +58,14 @@ class TrainedWeight:
         """
         return _cut(within.start, within.stop or self.storage.num_rows, self._chunk_rows)
 
-    def product_chunks(self) -> list[slice]:
-        """Whole chunks, few enough for one product of a pass."""
+    def product_chunks(self, most: int | None = None) -> list[slice]:
+        """Whole chunks, few enough for one product of a pass.
+
+        Args:
+            most: Rows that one product should have at most; one chunk always has its place.
+        """
         wanted = MemoryPlan.product_elements(self.device.type) // self.storage.num_columns
+        wanted = wanted if most is None else min(wanted, most)
         size = max(self._chunk_rows, wanted - wanted % self._chunk_rows)
         return _cut(0, self.storage.num_rows, size)
 

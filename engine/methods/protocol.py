@@ -3,50 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from engine.contract.spec import RunSpec
 from engine.data.batching import Batch
+from engine.step_report import NonFiniteError, StepReport
 
+if TYPE_CHECKING:
+    from engine.contract.spec import RunSpec
 
-@dataclass(frozen=True)
-class StepReport:
-    """What one step did.
-
-    Attributes:
-        loss_nats: Summed over target tokens, before the update.
-        num_target_tokens: Over all micro-batches of the step.
-        grad_norm: Euclidean length of the mean loss's gradient, before any clipping.
-        metrics: A method's own numbers for people, such as `codes_changed_percent`.
-    """
-
-    loss_nats: float
-    num_target_tokens: int
-    grad_norm: float
-    metrics: dict[str, float] = field(default_factory=dict[str, float])
-
-
-class NonFiniteError(ArithmeticError):
-    """The loss or a gradient is NaN or infinite.
-
-    Attributes:
-        weights_intact: False if part of the weights had moved already.
-    """
-
-    def __init__(self, what: str, *, weights_intact: bool) -> None:
-        super().__init__(what)
-        self.weights_intact = weights_intact
+__all__ = ["Method", "NonFiniteError", "StepReport"]
 
 
 class Method(Protocol):
     """One way to change weights."""
 
-    def prepare(self, model: nn.Module, spec: RunSpec, device: torch.device) -> None:
-        """Take over a freshly loaded model: lay it out as the plan says, on `device`."""
+    def prepare(
+        self, model: nn.Module, spec: RunSpec, device: torch.device
+    ) -> Sequence[str] | None:
+        """Take over a freshly loaded model: lay it out as the plan says, on `device`.
+
+        Returns:
+            Sentences that a person should read, where there are any.
+        """
         ...
 
     def step(self, batches: Sequence[Batch], learning_rate: float, step: int) -> StepReport:
@@ -65,7 +46,10 @@ class Method(Protocol):
         ...
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:
-        """The trained weights under the names of the original model, one at a time."""
+        """The trained weights under the names of the original model, one at a time.
+
+        An adapter's are under their own, in the model that has it on.
+        """
         ...
 
     def moments(self) -> Iterable[tuple[str, str, Tensor]]:

@@ -24,10 +24,12 @@ from typing import Any, TextIO
 import torch
 
 from engine.contract.errors import RequestError, RequestErrors, mistakes
-from engine.contract.model_source import check_model_folder, resolve_model
+from engine.contract.model_source import is_adapter_folder, resolve_model
+from engine.contract.paths import is_file
 from engine.generate import Sampling, reply_to
-from engine.model import LoadedModel, choose_torch_device, fetch_model, load_model
+from engine.model import LoadedModel, choose_torch_device, fetch_model
 from engine.out_of_memory import is_out_of_memory
+from engine.result import load_result
 
 # A fixed question: two different models give its next word different scores.
 PROBE = "Who are you, and what can you tell me?"
@@ -174,13 +176,9 @@ def _parse(line: str) -> dict[str, Any]:
 
 def _load_side(source: str) -> LoadedModel:
     folder = Path(source)
-    if (folder / "config.json").is_file():
-        check_model_folder(folder)
-    else:
+    if not (is_file(folder / "config.json") or is_adapter_folder(folder)):
         folder = fetch_model(resolve_model(source), None)
-    loaded = load_model(folder)
-    loaded.model.to(choose_torch_device("auto")).eval()
-    return loaded
+    return load_result(folder, choose_torch_device("auto"))
 
 
 @torch.inference_mode()

@@ -21,8 +21,8 @@ from engine.contract.bundled import STARTER, sample_datasets
 from engine.contract.durable import write_json
 from engine.contract.errors import ExitCode, RequestError, RequestErrors, mistakes
 from engine.contract.launch import engine_environment
+from engine.contract.method_settings import METHOD_KINDS, MethodKind
 from engine.contract.run_dir import RunDir, default_runs
-from engine.contract.spec import METHOD_KINDS, MethodKind
 from engine.contract.spec_file import validate_spec
 from engine.contract.status import read_status
 from engine.memory.units import gib
@@ -106,15 +106,18 @@ def _create(kind: MethodKind, options: argparse.Namespace) -> RunDir:
 
 
 def _rows(runs: dict[MethodKind, RunDir], data: str) -> list[Row]:
-    from engine.model import load_model
+    import torch
+
+    from engine.result import load_result
     from engine.scoring import held_out_hits
 
-    before = held_out_hits(load_model(STARTER), data)
+    cpu = torch.device("cpu")
+    before = held_out_hits(load_result(STARTER, cpu), data)
     rows: list[Row] = []
     for kind, run in runs.items():
         result = run.result
         assert result is not None
-        after = held_out_hits(load_model(run.export), data)
+        after = held_out_hits(load_result(run.export, cpu), data)
         rows.append(
             Row(
                 kind,

@@ -1,4 +1,4 @@
-"""The result as a plain Hugging Face folder that transformers loads without any code of ours."""
+"""The result as a plain folder that transformers, or PEFT, loads without any code of ours."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from engine.checkpoint import disk_errors
 from engine.contract.durable import sync_file, sync_folder
 from engine.contract.run_dir import RunDir
+from engine.methods.lora import LoraMethod
 from engine.methods.protocol import Method
 from engine.model import LoadedModel
 
@@ -65,6 +66,16 @@ def _clean_up(run: RunDir) -> None:
 
 
 def _write(folder: Path, loaded: LoadedModel, method: Method) -> None:
+    if isinstance(method, LoraMethod):
+        from engine.adapter_folder import write_adapter
+
+        write_adapter(folder, method)
+    else:
+        _write_model(folder, loaded, method)
+    loaded.tokenizer.save_pretrained(folder)
+
+
+def _write_model(folder: Path, loaded: LoadedModel, method: Method) -> None:
     model: Any = loaded.model
     dtype = loaded.stored_dtype
     weights = {
@@ -79,7 +90,6 @@ def _write(folder: Path, loaded: LoadedModel, method: Method) -> None:
     config.save_pretrained(folder)
     if model.can_generate() and model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
-    loaded.tokenizer.save_pretrained(folder)
 
 
 def _by_itself(tensor: Tensor) -> Tensor:

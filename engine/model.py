@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from engine.memory.devices import choose_device
 _FORMATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Output goes to a log or a pipe, where a progress bar is noise.
 logging.disable_progress_bar()
+# bitsandbytes warns that an optional package is missing, which nothing here needs.
+getLogger("bitsandbytes.backends").setLevel(ERROR)
 
 
 @dataclass(frozen=True)

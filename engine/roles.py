@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -12,7 +12,9 @@ from transformers.pytorch_utils import Conv1D
 
 from engine.contract.errors import RequestError
 from engine.contract.model_source import FIELD
-from engine.memory.model_shape import Role
+
+if TYPE_CHECKING:
+    from engine.memory.model_shape import Role
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from engine.contract.run_dir import RunDir
 from engine.contract.spec import RunSpec
 from engine.methods import METHODS
 from engine.methods.protocol import Method
-from engine.model import fetch_model, load_model
+from engine.model import LoadedModel, fetch_model, load_model
 
 # A run that goes on may remove a checkpoint while it is being looked at; it has a newer one then.
 TRIES = 3
@@ -30,10 +30,15 @@ TRIES = 3
 
 @dataclass(frozen=True)
 class RunState:
-    """A method that holds what the run's method held after `step`."""
+    """A method that holds what the run's method held after `step`.
+
+    Attributes:
+        adapted: The model with the adapter on it, where one is trained.
+    """
 
     step: int
     method: Method
+    adapted: LoadedModel | None
 
 
 def read_state(run: RunDir, spec: RunSpec) -> RunState | None:
@@ -51,8 +56,7 @@ def read_state(run: RunDir, spec: RunSpec) -> RunState | None:
             return None
         step, stored = found
         folder = fetch_model(resolve_model(spec.model.source), spec.model.revision)
-        full_precision = spec.method.kind == "full"
-        loaded = load_model(folder, torch.float32 if full_precision else None)
+        loaded = load_model(folder)
         method = METHODS[spec.method.kind]()
         # On the CPU always: the GPU may be in use by the very run that is looked at.
         method.prepare(loaded.model, _on_any_computer(spec), torch.device("cpu"))
@@ -65,7 +69,8 @@ def read_state(run: RunDir, spec: RunSpec) -> RunState | None:
             )
         for name, tensor in own.items():
             tensor.copy_(stored.get_tensor(name))
-        return RunState(step, method)
+        has_adapter = spec.method.kind in ("qlora", "lora")
+        return RunState(step, method, loaded if has_adapter else None)
 
 
 def _on_any_computer(spec: RunSpec) -> RunSpec:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.contract.errors import RequestError, RequestErrors, mistakes
-from engine.contract.model_source import count_parameters, resolve_model
+from engine.contract.model_source import count_parameters, is_adapter_folder, resolve_model
 from engine.contract.run_dir import RunDir
 from engine.contract.spec import RunSpec
 from engine.contract.spec_file import validate_spec
@@ -29,6 +29,7 @@ from engine.gradient_pass import first_batch, pass_gradients
 from engine.memory.model_shape import Role
 from engine.model import LoadedModel, fetch_model, load_model
 from engine.preparation import unchanged_dataset
+from engine.result import load_result
 from engine.roles import named_weights
 from engine.run_state import read_state
 
@@ -41,6 +42,7 @@ STORED_ALREADY = (
     "QFT stores matrices and momentum in 8 bits or fewer already: rounding them once more loses "
     "less than the first time did."
 )
+ADAPTER_ONLY = "This run trains an adapter, and that is what is shown: the model itself is frozen."
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
 Tell = Callable[[str], None]
 
@@ -203,9 +205,15 @@ def _look_at_state(seen: Xray, run: RunDir, spec: RunSpec, tell: Tell) -> Loaded
         _look(seen, WEIGHTS, loaded.model, _parameters(loaded.model))
         return loaded
     seen.step = state.step
-    loaded = _load(fetch_model(resolve_model(spec.model.source), spec.model.revision))
+    weights = state.method.weights()
+    if state.adapted is not None:
+        loaded = state.adapted
+        seen.notes.append(ADAPTER_ONLY)
+    else:
+        loaded = _load(fetch_model(resolve_model(spec.model.source), spec.model.revision))
+        weights = _taken_over(loaded.model, weights)
     tell("reading the weights…")
-    _look(seen, WEIGHTS, loaded.model, _taken_over(loaded.model, state.method.weights()))
+    _look(seen, WEIGHTS, loaded.model, weights)
     tell("reading the momentum…")
     for name, moment, values in state.method.moments():
         _look(seen, moment, loaded.model, [(name, values)])
@@ -225,13 +233,16 @@ def _load(folder: Path) -> LoadedModel:
 
 
 def _load_export(run: RunDir, spec: RunSpec, seen: Xray) -> LoadedModel:
-    if not (run.export / "config.json").is_file():
+    if not run.has_export:
         goes_on = run.result is None
         way_out = f"Its first one comes at step {spec.train.checkpoint_every}." if goes_on else ""
         raise RequestError("TARGET", f"{run.name} has neither checkpoint nor result.", way_out)
     seen.notes.append(
         "No checkpoint is left: these are the weights of the result, and there is no momentum."
     )
+    if is_adapter_folder(run.export):
+        seen.notes.append(ADAPTER_ONLY)
+        return load_result(run.export, torch.device("cpu"))
     return _load(run.export)
 
 
@@ -242,8 +253,10 @@ def _tell_lag(run: RunDir, seen: Xray, step: int) -> None:
 
 
 def _parameters(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    """All of a model, or what is trained in one that is frozen."""
     for named in named_weights(model):
-        yield named.name, named.parameter
+        if named.parameter.requires_grad:
+            yield named.name, named.parameter
 
 
 def _taken_over(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from engine.memory.layout import Dense, Int4, Int8, Layout, Part, Shape, matrix_shape
+from engine.memory.layout import Dense, Int4, Int8, Layout, Part, Shape, SquareRoot, matrix_shape
 from engine.quant.int8 import HEADROOM, SMALLEST_SCALE, quantize_nearest, scales_of
 from engine.storage.dense import DenseStorage
 from engine.storage.int8 import Int8Storage
@@ -44,6 +44,7 @@ def allocate(layout: Layout, shape: Shape, device: torch.device) -> Storage:
     if isinstance(layout, Int4):
         parts["codes"].fill_(0x88)
         return Int4Storage(parts["codes"], parts["scales"], columns)
+    assert isinstance(layout, SquareRoot), "the others are a library's own"
     return SquareRootStorage(parts["codes"], parts["scales"], columns, layout.bits)
 
 

@@ -17,6 +17,7 @@ from engine.contract.presets import METHOD_CHOICES, MethodChoice, resolve_preset
 from engine.contract.spec import RunSpec
 from engine.contract.spec_file import validate_spec
 from engine.memory.catalogue import bundled_shape
+from engine.memory.checkpointing import resolve_checkpointing
 from engine.memory.devices import Device, choose_device
 from engine.memory.estimate import Forecast, estimate
 from engine.memory.lost_updates import lost_updates
@@ -196,7 +197,8 @@ class Forecasts:
         if found or model is None or device is None:
             return known
         if spec is not None:
-            known = replace(known, spec=resolve_presets(spec, model))
+            complete = resolve_checkpointing(resolve_presets(spec, model), shape, device)
+            known = replace(known, spec=complete)
         if shape is None:
             return replace(known, is_reading=spec is not None and model.kind == "folder")
         warning = lost_updates(known.spec, shape) if known.spec else None
@@ -252,11 +254,13 @@ def _forecast_rows(
         try:
             spec = validate_spec(document if row.is_chosen else {**document, "method": own})
         except (RequestError, RequestErrors) as error:
-            rows.append(replace(row, refusal=mistakes(error)[0]))
+            refusal = mistakes(error)[0]
+            # What is wrong with a setting stands at its field; the method could do better.
+            is_setting = row.is_chosen and refusal.field.startswith("method.")
+            rows.append(row if is_setting else replace(row, refusal=refusal))
         else:
-            rows.append(
-                replace(row, forecast=estimate(resolve_presets(spec, model), shape, device))
-            )
+            complete = resolve_checkpointing(resolve_presets(spec, model), shape, device)
+            rows.append(replace(row, forecast=estimate(complete, shape, device)))
     if any(row.forecast for row in rows):
         return tuple(rows)
     # What no method can do is a mistake of its own field, and none of the methods'.

@@ -2,43 +2,54 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from engine.contract.errors import RequestError
-from engine.contract.spec import MethodKind, QftPreset, QftSettings
+from engine.contract.method_settings import METHOD_KINDS, AdapterPreset, MethodKind, QftPreset
+from engine.contract.presets import METHOD_PRESETS, MethodChoice
+from qft_gui.spec_fields import METHODS_OWN, SETTING_FIELDS, own_settings, settings_of
 
 OTHER = "__other__"
-QFT_FIELDS = tuple(name for name in QftSettings.model_fields if name not in ("kind", "preset"))
+NEVER = "none"
+Preset = QftPreset | AdapterPreset
+
+
+def _every_methods_own() -> dict[str, Any]:
+    """The settings of all methods as they are before anybody changes one."""
+    own: dict[str, Any] = {}
+    for kind in METHOD_KINDS:
+        own |= own_settings(kind, METHOD_PRESETS.get(kind, (None,))[0])
+    return own
 
 
 @dataclass(frozen=True)
 class Form:
-    """What the page holds, in the order of its inputs. Defaults are the demo's."""
+    """What the page holds. Defaults are the demo's.
+
+    Attributes:
+        preset: Of the chosen method, where it has presets.
+        settings: Of every method, by `SettingField.key`; only the chosen method's are asked for.
+    """
 
     kind: MethodKind = "qft"
-    preset: QftPreset = "balanced"
+    preset: Preset | None = "balanced"
     model: str = "starter"
     model_path: str = ""
     data: str = "pirate"
     data_path: str = ""
-    update: str = "lion"
-    rounding: str = "stochastic"
-    residual_bits: int = 1
-    outlier_percent: float | None = 0
-    gradients: str = "fused"
-    scale_group: str | int = "row"
-    moment_bits: int = 8
-    matmul: str = "dequantize"
-    quantize: str = "linear"
+    settings: Mapping[str, Any] = field(default_factory=_every_methods_own)
     steps: float | None = 60
     batch_size: float | None = 8
+    batching: str = "grouped"
     grad_accumulation: float | None = 1
     sequence_length: float | None = 256
     learning_rate: str = ""
-    schedule: str = "cosine"
+    schedule: str = METHODS_OWN
     weight_decay: float | None = 0
     max_grad_norm: str = ""
+    activation_checkpointing: str | bool = "auto"
     eval_percent: float | None = 10
     device: str = "auto"
     seed: float | None = 0
@@ -47,26 +58,39 @@ class Form:
     @classmethod
     def of(cls, *values: Any) -> Form:
         """The form from the inputs' values, in order; an emptied text may come as None."""
-        cleaned: dict[str, Any] = {}
-        for field, value in zip(fields(cls), values, strict=True):
-            is_text = isinstance(field.default, str)
-            cleaned[field.name] = "" if is_text and value is None else value
-        return cls(**cleaned)
+        given = dict(zip(field_names(), values, strict=True))
+        settings = {key: given.pop(key) for key in SETTING_FIELDS}
+        texts = {one.name for one in fields(cls) if isinstance(one.default, str)}
+        cleaned: dict[str, Any] = {
+            name: "" if name in texts and value is None else value for name, value in given.items()
+        }
+        return cls(settings=settings, **cleaned)
 
-    def with_method(self, kind: MethodKind, preset: QftPreset | None) -> Form:
-        """The form with another method; a preset brings its own settings into the fields."""
-        if preset is None:
-            return replace(self, kind=kind)
-        return replace(self, kind=kind, preset=preset, **own_settings(preset))
+    def value(self, name: str) -> Any:
+        """What one of `field_names()` holds."""
+        return self.settings[name] if name in SETTING_FIELDS else getattr(self, name)
+
+    def with_values(self, values: Mapping[str, Any]) -> Form:
+        """The form with other values in some of `field_names()`."""
+        settings = {key: value for key, value in values.items() if key in SETTING_FIELDS}
+        others = {name: value for name, value in values.items() if name not in SETTING_FIELDS}
+        return replace(self, **others, settings={**self.settings, **settings})
+
+    def with_method(self, kind: MethodKind, preset: Preset | None) -> Form:
+        """The form with another method, which brings its own settings into its fields."""
+        chosen = replace(self, kind=kind, preset=preset)
+        return chosen.with_values(own_settings(kind, preset))
+
+    @property
+    def choice(self) -> MethodChoice:
+        """The row of the method table that is ticked."""
+        return MethodChoice(self.kind, self.preset if self.kind in METHOD_PRESETS else None)
 
     @property
     def changed(self) -> tuple[str, ...]:
-        """The fields of QFT that do not hold what its preset would set."""
-        if self.kind != "qft":
-            return ()
-        own = own_settings(self.preset)
-        given = {name: getattr(self, name) for name in QFT_FIELDS}
-        return tuple(name for name in QFT_FIELDS if given[name] not in (None, own[name]))
+        """The chosen method's settings that are not its own; an emptied one counts as its own."""
+        own = own_settings(*self.choice)
+        return tuple(key for key in own if self.settings[key] not in (None, "", own[key]))
 
     @property
     def data_source(self) -> str:
@@ -81,56 +105,42 @@ class Form:
     def document(self) -> dict[str, Any]:
         """The spec that is asked for; what is left empty, the presets fill."""
         method: dict[str, Any] = {"kind": self.kind}
-        if self.kind == "qft":
-            method["preset"] = self.preset
-            method |= {name: getattr(self, name) for name in self.changed}
+        if self.choice.preset is not None:
+            method["preset"] = self.choice.preset
+        for key in self.changed:
+            method[SETTING_FIELDS[key].name] = _whole(self.settings[key])
         train = {
             "steps": _whole(self.steps),
             "batch_size": _whole(self.batch_size),
+            "batching": self.batching,
             "grad_accumulation": _whole(self.grad_accumulation),
             "sequence_length": _whole(self.sequence_length),
             "learning_rate": _number(self.learning_rate),
-            "schedule": self.schedule,
+            "schedule": self.schedule or None,
             "weight_decay": _whole(self.weight_decay),
             "max_grad_norm": _number(self.max_grad_norm),
+            "activation_checkpointing": self.activation_checkpointing,
             "seed": _whole(self.seed),
             "device": self.device,
         }
+        given = {key: value for key, value in train.items() if value is not None}
+        if given.get("max_grad_norm") == NEVER:
+            given["max_grad_norm"] = None
         data = {"source": self.data_source, "eval_percent": _whole(self.eval_percent)}
         return {
             "model": {"source": self.model_path.strip() if self.model == OTHER else self.model},
             "data": {key: value for key, value in data.items() if value is not None},
             "method": method,
-            "train": {key: value for key, value in train.items() if value is not None},
+            "train": given,
         }
 
 
 def field_names() -> tuple[str, ...]:
     """The fields in the order of the page's inputs."""
-    return tuple(field.name for field in fields(Form))
-
-
-def own_settings(preset: QftPreset) -> dict[str, Any]:
-    """What a preset of QFT sets, by field."""
-    return QftSettings.model_validate({"preset": preset}).model_dump(include=set(QFT_FIELDS))
-
-
-_PLACES = {
-    "train.steps": "steps",
-    "train.epochs": "steps",
-    "train.batch_size": "batch_size",
-    "train.grad_accumulation": "grad_accumulation",
-    "train.sequence_length": "sequence_length",
-    "train.learning_rate": "learning_rate",
-    "train.schedule": "schedule",
-    "train.weight_decay": "weight_decay",
-    "train.max_grad_norm": "max_grad_norm",
-    "train.seed": "seed",
-    "train.device": "device",
-    "data.eval_percent": "eval_percent",
-    "name": "name",
-    **{f"method.{name}": name for name in QFT_FIELDS},
-}
+    names: list[str] = []
+    for one in fields(Form):
+        names += SETTING_FIELDS if one.name == "settings" else [one.name]
+    return tuple(names)
 
 
 LABELS = {
@@ -138,23 +148,17 @@ LABELS = {
     "model_path": "Folder or hub id",
     "data": "Data",
     "data_path": "File",
-    "update": "Update",
-    "rounding": "Rounding",
-    "residual_bits": "Residual",
-    "outlier_percent": "Outlier percent",
-    "gradients": "Gradients",
-    "scale_group": "Scale group",
-    "moment_bits": "Moments",
-    "matmul": "Matmul",
-    "quantize": "Quantize",
+    **{key: setting.label for key, setting in SETTING_FIELDS.items()},
     "steps": "Steps",
     "batch_size": "Batch size",
+    "batching": "Batching",
     "grad_accumulation": "Accumulation",
     "sequence_length": "Sequence length",
     "learning_rate": "Learning rate",
     "schedule": "Schedule",
     "weight_decay": "Weight decay",
     "max_grad_norm": "Max gradient norm",
+    "activation_checkpointing": "Recompute activations",
     "eval_percent": "Held-out percent",
     "device": "Device",
     "seed": "Seed",
@@ -164,11 +168,17 @@ LABELS = {
 
 def place_of(error: RequestError, form: Form) -> str | None:
     """The field that a mistake belongs to; None if it belongs to none."""
-    if error.field.startswith("model"):
+    group, _, name = error.field.partition(".")
+    if group == "model":
         return "model_path" if form.model == OTHER else "model"
-    if error.field.startswith("data.source") or error.field == "data":
+    if error.field in ("data", "data.source"):
         return "data_path" if form.data == OTHER else "data"
-    return _PLACES.get(error.field)
+    if group == "method":
+        return next((one.key for one in settings_of(form.kind) if one.name == name), None)
+    if error.field == "train.epochs":
+        return "steps"
+    own = name if group in ("train", "data") else error.field
+    return own if own in LABELS else None
 
 
 def early_mistakes(form: Form) -> dict[str, str]:
@@ -181,14 +191,14 @@ def early_mistakes(form: Form) -> dict[str, str]:
     return missing
 
 
-def _whole(value: float | None) -> int | float | None:
+def _whole(value: Any) -> Any:
     """The browser sends 8 as 8 or 8.0; a spec wants the whole number."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _number(text: str) -> float | str | None:
     """A number as typed; what is no number stays as it is, for the spec to refuse."""
-    plain = text.strip()
+    plain = text.strip().lower()
     if not plain:
         return None
     try:

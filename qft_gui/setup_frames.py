@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.contract.errors import RequestError
-from engine.contract.presets import resolve_presets
+from engine.contract.method_settings import MethodKind
+from engine.contract.presets import preset_of, resolve_presets
 from qft_gui.forecasts import Forecasts, Report
-from qft_gui.form import LABELS, OTHER, Form, early_mistakes, field_names, place_of
+from qft_gui.form import LABELS, NEVER, OTHER, Form, early_mistakes, field_names, place_of
 from qft_gui.fragments import render
 from qft_gui.view import setup as view
 from qft_gui.view.numbers import learning_rate
@@ -19,8 +20,8 @@ class Frames:
     """HTML by place, and the state of the inputs.
 
     Attributes:
-        is_qft: The chosen method is QFT, so its settings are shown.
-        is_changed: They are not all the preset's own.
+        kind: The chosen method, whose settings are shown.
+        is_changed: They are not all its own, or its preset's.
         waits: Why Start waits, a sentence for every reason; empty when it does not.
         wrong: Sentences by field.
         looks: Properties of inputs that follow from the other inputs.
@@ -30,7 +31,7 @@ class Frames:
     data: str
     methods: str
     preset_note: str
-    is_qft: bool
+    kind: MethodKind
     is_changed: bool
     fit: str
     dock: str
@@ -66,8 +67,8 @@ def setup_frames(
         model=render("model_facts", **view.model_facts(report)),
         data=render("data_facts", **view.data_facts(form.data_source, report)),
         methods=render("method_table", **view.method_table(report)),
-        preset_note=render("preset_note", **view.preset_note(form.preset, _labels(form.changed))),
-        is_qft=form.kind == "qft",
+        preset_note=render("preset_note", **view.preset_note(form.choice, _labels(form.changed))),
+        kind=form.kind,
         is_changed=bool(form.changed),
         fit=render("fit_card", **fit),
         dock=render("dock", **fit),
@@ -84,6 +85,7 @@ def _looks(form: Form, report: Report) -> dict[str, dict[str, Any]]:
         "model_path": {"visible": form.model == OTHER},
         "data_path": {"visible": form.data == OTHER},
         "learning_rate": {"placeholder": _preset_rate(report)},
+        "max_grad_norm": {"placeholder": _preset_norm(report)},
     }
 
 
@@ -121,3 +123,8 @@ def _preset_rate(report: Report) -> str:
     unset = report.spec.train.model_copy(update={"learning_rate": None})
     preset = resolve_presets(report.spec.model_copy(update={"train": unset}), report.model)
     return learning_rate(preset.train.learning_rate or 0.0)
+
+
+def _preset_norm(report: Report) -> str:
+    norm = preset_of(report.spec.method).max_grad_norm if report.spec else None
+    return NEVER if norm is None else f"{norm:g}"

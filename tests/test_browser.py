@@ -178,7 +178,7 @@ def start(page: Page, **fields: str) -> None:
     if fields:
         page.get_by_role("button", name="More").click()
     for label, value in fields.items():
-        page.get_by_label(label.replace("_", " ")).fill(value)
+        page.get_by_label(label, exact=True).fill(value)
     page.wait_for_selector(".q-hero")
     page.get_by_role("button", name="Start training").dblclick()
     page.wait_for_selector("[data-plot=loss]")
@@ -342,4 +342,34 @@ def test_a_mistake_stands_at_its_field_and_start_waits(
     page.wait_for_selector(".q-hero")
     assert page.get_by_role("button", name="Start training").is_enabled()
     assert not list(app.runs.glob("*/spec.json"))
+    watched.assert_clean()
+
+
+def test_each_method_brings_its_own_settings(app: App, open_page: Callable[..., Watched]) -> None:
+    watched = open_page()
+    page = watched.page
+    page.get_by_role("button", name="QFT settings").click()
+    page.get_by_role("button", name="Show command").click()
+    shown = {
+        "qlora-paper": {"Rank": "64", "Optimizer": "Paged AdamW"},
+        "qlora-balanced": {"Rank": "16", "Double quantization": "On"},
+        "lora": {"Alpha": "32", "Dropout": "0"},
+        "lomo": {"Clip": "Two pass norm"},
+        "adalomo": {"Clip": "None"},
+        "full": {"Optimizer": "AdamW", "Precision": "Mixed"},
+        "qft-lean": {"Residual": "None", "Moments": "4 bits"},
+    }
+    for key, values in shown.items():
+        page.locator(f"input[name=method][value={key}]").check()
+        page.wait_for_selector(f"input[name=method][value={key}][checked]")
+        for label, value in values.items():
+            assert page.get_by_label(label, exact=True).input_value() == value, key
+    page.locator("input[name=method][value=lora]").check()
+    page.get_by_label("Rank", exact=True).fill("8")
+    page.wait_for_selector("text=LoRA, changed")
+    assert "  kind: lora\n  rank: 8\n" in page.inner_text(".q-code >> nth=0")
+    page.get_by_role("button", name="Undo the changes").click()
+    page.wait_for_function("!document.body.innerText.includes('LoRA, changed')")
+    assert page.get_by_label("Rank", exact=True).input_value() == "16"
+    assert "rank" not in page.inner_text(".q-code >> nth=0")
     watched.assert_clean()

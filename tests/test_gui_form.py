@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,12 @@ import gradio as gr
 import pytest
 
 from engine.contract.errors import RequestError, RequestErrors
-from engine.contract.spec import QFT_PRESETS, QftPreset, QftSettings, RunSpec
 from engine.contract.spec_file import validate_spec
 from engine.memory.devices import Device
 from qft_gui import forecasts as forecasts_module
 from qft_gui.forecasts import Forecasts
-from qft_gui.form import LABELS, OTHER, QFT_FIELDS, Form, field_names, own_settings, place_of
-from qft_gui.pages.setup_fields import CHOICES, HELP, fine_inputs, qft_inputs
+from qft_gui.form import LABELS, OTHER, Form, field_names, place_of
+from qft_gui.pages.setup_fields import CHOICES, fine_inputs, method_inputs
 from qft_gui.setup_frames import Frames, setup_frames
 
 SMALL = "smollm2-135m"
@@ -33,8 +31,17 @@ def forecasts(monkeypatch: pytest.MonkeyPatch) -> Forecasts:
     return Forecasts()
 
 
+def form_with(values: dict[str, Any]) -> Form:
+    """The default form with other values, by the names of its fields."""
+    return Form(model=SMALL).with_values(values)
+
+
 def frames(forecasts: Forecasts, **values: Any) -> Frames:
-    return setup_frames(Form(**{"model": SMALL, **values}), forecasts)
+    """The page; a setting of QFT may be given without its method."""
+    full_names = {
+        f"qft.{name}" if f"qft.{name}" in LABELS else name: values[name] for name in values
+    }
+    return setup_frames(form_with(full_names), forecasts)
 
 
 def test_the_default_form_is_a_valid_spec() -> None:
@@ -44,7 +51,8 @@ def test_the_default_form_is_a_valid_spec() -> None:
 
 
 def test_the_browser_sends_floats_and_nothing_for_empty() -> None:
-    values = dict(zip(field_names(), Form().__dict__.values(), strict=True))
+    values = {name: Form().value(name) for name in field_names()}
+    assert Form.of(*values.values()) == Form()
     values |= {"steps": 80.0, "learning_rate": None, "name": None, "batch_size": None}
     document = Form.of(*values.values()).document()
     assert document["train"]["steps"] == 80
@@ -74,15 +82,8 @@ def test_a_learning_rate_may_be_typed_as_people_do(typed: str) -> None:
         ("max_grad_norm", "1"),
         ("weight_decay", 2),
         ("schedule", "never"),
-        ("update", "sgd"),
-        ("rounding", "up"),
-        ("residual_bits", 2),
-        ("outlier_percent", 3),
-        ("gradients", "none"),
-        ("scale_group", 31),
-        ("moment_bits", 2),
-        ("matmul", "int7"),
-        ("quantize", "some"),
+        ("batching", "some"),
+        ("activation_checkpointing", "perhaps"),
         ("device", "tpu"),
         ("model_path", ""),
         ("model_path", "/nowhere/at/all"),
@@ -94,50 +95,27 @@ def test_a_mistake_stands_at_its_field_and_start_waits(
     forecasts: Forecasts, field: str, value: object
 ) -> None:
     origin = {"model_path": {"model": OTHER}, "data_path": {"data": OTHER}}.get(field, {})
-    now = frames(forecasts, **{**origin, field: value})
+    now = setup_frames(form_with({**origin, field: value}), forecasts)
     assert list(now.wrong) == [field]
     (waits,) = now.waits
     assert waits.startswith(LABELS[field])
     assert "Start waits" in now.fit
 
 
-@pytest.mark.parametrize("preset", QFT_PRESETS)
-def test_a_preset_sets_the_fields_and_asks_for_nothing_else(preset: QftPreset) -> None:
-    form = Form(rounding="nearest").with_method("qft", preset)
-    assert form.changed == ()
-    assert form.document()["method"] == {"kind": "qft", "preset": preset}
-    method = validate_spec(form.document()).method
-    assert isinstance(method, QftSettings)
-    assert method.follows_preset
-    assert {name: getattr(form, name) for name in QFT_FIELDS} == own_settings(preset)
+@pytest.mark.parametrize("batching", [value for _, value in CHOICES["batching"]])
+def test_how_batches_are_made_reaches_the_run(batching: str) -> None:
+    assert validate_spec(form_with({"batching": batching}).document()).train.batching == batching
 
 
-def test_a_changed_field_is_asked_for_by_name_and_wins() -> None:
-    form = replace(Form().with_method("qft", "paper"), rounding="stochastic", outlier_percent=0.5)
-    changed = {"rounding": "stochastic", "outlier_percent": 0.5}
-    assert form.document()["method"] == {"kind": "qft", "preset": "paper", **changed}
-    assert form.changed == tuple(changed)
-    assert form.with_method("qft", "paper").changed == ()
-    assert form.with_method("full", None).document()["method"] == {"kind": "full"}
-    # An emptied number is what the preset sets.
-    assert replace(form, outlier_percent=None).changed == ("rounding",)
-
-
-def test_the_form_offers_every_setting_and_every_choice() -> None:
-    schema = RunSpec.model_json_schema()["$defs"]
-    assert set(QFT_FIELDS) == set(schema["QftSettings"]["properties"]) - {"kind", "preset"}
-    assert set(QFT_FIELDS) <= {*field_names()} & {*LABELS} & {*HELP}
-    for group, names in (("QftSettings", QFT_FIELDS), ("TrainSpec", ("schedule",))):
-        for name in names:
-            choices = schema[group]["properties"][name].get("enum")
-            offered = [value for _, value in CHOICES.get(name, [])]
-            assert sorted(map(str, offered)) == sorted(map(str, choices or []))
-    assert {name: getattr(Form(), name) for name in QFT_FIELDS} == own_settings("balanced")
+@pytest.mark.parametrize("recompute", ["auto", True, False])
+def test_recomputing_reaches_the_run(recompute: str | bool) -> None:
+    form = form_with({"activation_checkpointing": recompute})
+    assert validate_spec(form.document()).train.activation_checkpointing is recompute
 
 
 def test_int8_products_with_outliers_are_refused_at_their_field(forecasts: Forecasts) -> None:
     now = frames(forecasts, matmul="int8", outlier_percent=1)
-    assert list(now.wrong) == ["matmul"]
+    assert list(now.wrong) == ["qft.matmul"]
     assert now.waits[0].startswith("Matmul: int8 products need one scale per row")
 
 
@@ -151,19 +129,11 @@ def test_fused_updates_are_refused_where_stacked_gradients_are_not(forecasts: Fo
     assert "QFT balanced, changed" in stacked.methods
 
 
-def test_the_settings_of_qft_are_shown_where_it_is_chosen(forecasts: Forecasts) -> None:
-    own = frames(forecasts)
-    assert (own.is_qft, own.is_changed) == (True, False)
-    changed = frames(forecasts, update="adamw", moment_bits=4)
-    assert changed.is_changed
-    assert "balanced, changed</b>: Update, Moments." in changed.preset_note
-    assert not frames(forecasts, kind="full", update="adamw").is_changed
-    assert not frames(forecasts, kind="full").is_qft
-
-
 def test_the_forecast_follows_the_settings_of_qft(forecasts: Forecasts) -> None:
     def total(**values: Any) -> int:
-        report = forecasts.report(Form(model="llama-2-7b", **values).document())
+        settings = {f"qft.{name}": value for name, value in values.items()}
+        form = form_with({"model": "llama-2-7b", **settings})
+        report = forecasts.report(form.document())
         assert report.chosen is not None
         return report.chosen.total_bytes
 
@@ -183,7 +153,7 @@ def test_several_mistakes_are_told_at_once(forecasts: Forecasts) -> None:
 def test_no_input_rounds_what_is_typed() -> None:
     with gr.Blocks():
         steps = fine_inputs()["steps"]
-        outliers = qft_inputs()["outlier_percent"]
+        outliers = method_inputs("qft", is_shown=True)[1]["qft.outlier_percent"]
     assert steps.preprocess(1.5) == 1.5
     assert outliers.preprocess(0.25) == 0.25
     assert Form(steps=steps.preprocess(60.0)).document()["train"]["steps"] == 60
@@ -204,7 +174,7 @@ def test_a_refusal_of_the_engine_stands_at_its_field_and_start_does_not_wait(
     [
         *("model.source", "model.revision", "data.source"),
         *(f"train.{name}" for name in ("seed", "schedule", "weight_decay", "max_grad_norm")),
-        *(f"method.{name}" for name in QFT_FIELDS),
+        *(f"train.{name}" for name in ("batching", "activation_checkpointing", "epochs")),
     ],
 )
 def test_every_mistake_has_a_place(field: str) -> None:

@@ -20,13 +20,15 @@ from tests.test_gui_golden import golden_run, result
 PAPER = {"kind": "qft", "preset": "paper"}
 
 
-def run_with(runs: Path, method: dict[str, Any], *steps: dict[str, Any]) -> Snapshot:
-    """A finished run with one event for each of `steps`."""
+def run_with(
+    runs: Path, method: dict[str, Any], *steps: dict[str, Any], limit: float | None = None
+) -> Snapshot:
+    """A finished run with one event for each of `steps`; `limit` clips its gradients."""
     document = {
         "model": {"source": "starter"},
         "data": {"source": "pirate"},
         "method": method,
-        "train": {"learning_rate": 4e-4},
+        "train": {"learning_rate": 4e-4, "max_grad_norm": limit},
     }
     run: RunDir = create_run(runs, validate_spec(document), "told")
     with EventWriter(run.events_path, 1) as log:
@@ -47,6 +49,7 @@ def test_every_number_of_the_newest_step_is_shown_and_explained(tmp_path: Path) 
         "codes_changed_percent": 3.14,
         "update_in_steps": 0.0912,
         "median_step": 0.00194,
+        "grad_norm": 2.5,
         "clip_factor": 0.4,
         "outlier_percent": 1.0,
         "groups_grown": 12,
@@ -56,6 +59,7 @@ def test_every_number_of_the_newest_step_is_shown_and_explained(tmp_path: Path) 
         "Codes changed": "3.1 % of all codes in this step",
         "Update against step": "0.091 of a quantization step",
         "Quantization step": "1.9e-3 in units of the weights",
+        "Gradient length": "2.5 over all that is trained",
         "Gradient": "clipped to 0.4 of its length",
         "Outliers": "1.0 % of the weights, in float32",
         "Scales grown": "12 groups in this step",
@@ -81,8 +85,34 @@ def test_a_gradient_within_the_limit_is_not_clipped(tmp_path: Path) -> None:
     assert {name: text.strip() for name, text in shown(now).items()} == {"Gradient": "not clipped"}
 
 
+@pytest.mark.parametrize(
+    ("kind", "norm", "limit", "said"),
+    [
+        ("qlora", 1.5, 0.3, "clipped to 0.2 of its length"),
+        ("lora", 0.2, 0.3, "not clipped"),
+        ("full", 2.0, None, None),
+        ("adalomo", 2.0, None, None),
+    ],
+)
+def test_a_method_without_codes_tells_its_gradient(
+    tmp_path: Path, kind: str, norm: float, limit: float | None, said: str | None
+) -> None:
+    now = run_with(tmp_path, {"kind": kind}, {"grad_norm": norm}, limit=limit)
+    found = {name: text.strip() for name, text in shown(now).items()}
+    assert found.pop("Gradient length").startswith(f"{norm:g} ")
+    assert found == ({} if said is None else {"Gradient": said})
+    page = render("metrics", **step_metrics(now))
+    assert "Inside a step" in page
+    assert "8-bit" not in page
+
+
+def test_what_a_method_says_of_its_clipping_wins(tmp_path: Path) -> None:
+    event = {"grad_norm": 2.0, "clip_factor": 0.25}
+    assert "0.25" in shown(run_with(tmp_path, {"kind": "lomo"}, event, limit=1.0))["Gradient"]
+
+
 @pytest.mark.parametrize("done", [0, 60])
-def test_a_method_without_codes_shows_nothing(tmp_path: Path, done: int) -> None:
+def test_a_run_that_tells_nothing_shows_nothing(tmp_path: Path, done: int) -> None:
     golden_run(tmp_path, kind="full", done=done)
     now = Service(tmp_path).snapshot("golden")
     assert render("metrics", **step_metrics(now)) == ""

@@ -13,10 +13,11 @@ import pytest
 from engine.contract.errors import RequestError
 from engine.contract.events import EventWriter
 from engine.contract.identity import current_identity
+from engine.contract.method_settings import METHOD_KINDS, MethodKind
 from engine.contract.status import TERMINAL, Status
 from engine.memory.catalogue import bundled_shape
 from engine.memory.devices import Device
-from qft_gui import chat_room
+from qft_gui import chat_room, spec_fields
 from qft_gui.chat_client import ChatError
 from qft_gui.chat_room import Answer, ChatRoom, Proof, Reply, Settings
 from qft_gui.forecasts import METHOD_CHOICES, Forecasts
@@ -24,7 +25,7 @@ from qft_gui.form import Form
 from qft_gui.fragments import render
 from qft_gui.service import Service
 from qft_gui.snapshots import Snapshot
-from qft_gui.view import chat, numbers, run, runs, setup
+from qft_gui.view import chat, methods, numbers, run, runs, setup
 from qft_gui.view.reading import read_curve
 from qft_gui.view.status import STATUS_MARKS
 from tests.test_gui_golden import golden_run, result, write_step
@@ -47,7 +48,8 @@ def with_evals(runs_folder: Path, losses: dict[int, float], steps: int = 100) ->
 
 def test_number_formats() -> None:
     assert doctest.testmod(numbers).failed == 0
-    assert doctest.testmod(setup).failed == 0
+    for module in (setup, methods, spec_fields):
+        assert doctest.testmod(module).failed == 0
 
 
 def test_every_status_has_a_shape_and_a_word() -> None:
@@ -212,14 +214,17 @@ def test_a_tight_fit_is_said_as_one() -> None:
 
 def table_rows(form: Form) -> dict[str, dict[str, Any]]:
     report = Forecasts().report(form.document())
-    return {row["key"]: row for row in setup.method_table(report)["rows"]}
+    families = setup.method_table(report)["families"]
+    return {row["key"]: row for family in families for row in family["rows"]}
 
 
 def test_every_method_and_every_preset_is_a_row_with_a_sentence() -> None:
     rows = table_rows(Form(device="cpu"))
-    assert list(rows) == ["qft-balanced", "qft-lean", "qft-quality", "qft-paper", "full"]
+    assert set(rows) == {choice.key for choice in METHOD_CHOICES}
+    assert len({row["name"] for row in rows.values()}) == len(rows)
     assert [key for key, row in rows.items() if row["picked"]] == ["qft-balanced"]
     assert rows["qft-paper"]["name"] == "QFT paper"
+    assert rows["qlora-balanced"]["name"] == "QLoRA"
     assert rows["qft-paper"]["gives"] == (
         "As published; at fine-tuning rates it mostly trains scales and outliers"
     )
@@ -229,13 +234,29 @@ def test_every_method_and_every_preset_is_a_row_with_a_sentence() -> None:
 
 def test_a_preset_with_other_settings_says_that_it_is_changed() -> None:
     paper = Form(device="cpu").with_method("qft", "paper")
-    rows = table_rows(replace(paper, rounding="stochastic"))
+    rows = table_rows(paper.with_values({"qft.rounding": "stochastic"}))
     assert {row["name"] for row in rows.values() if row["picked"]} == {"QFT paper, changed"}
     assert rows["qft-lean"]["name"] == "QFT lean"
-    assert "paper, changed" in render(
-        "preset_note", **setup.preset_note("paper", ["Rounding", "Update"])
-    )
-    assert "changed" not in render("preset_note", **setup.preset_note("paper", []))
+    note = setup.preset_note(paper.choice, ["Rounding", "Update"])
+    assert "QFT paper, changed" in render("preset_note", **note)
+    assert "changed" not in render("preset_note", **setup.preset_note(paper.choice, []))
+
+
+def test_methods_that_change_every_weight_stand_apart_from_adapters() -> None:
+    families = setup.method_table(Forecasts().report(Form(device="cpu").document()))["families"]
+    kinds = {one["name"]: {row["key"].partition("-")[0] for row in one["rows"]} for one in families}
+    assert kinds == {
+        "Every weight": {"qft", "lomo", "adalomo", "full"},
+        "An adapter": {"qlora", "lora"},
+    }
+
+
+@pytest.mark.parametrize("kind", METHOD_KINDS)
+def test_a_run_of_every_method_is_shown(tmp_path: Path, kind: MethodKind) -> None:
+    now = snapshot(tmp_path, kind=kind)
+    assert f"· {methods.METHOD_NAMES[kind]} ·" in run.run_head(now)["about"]
+    page = render("run_head", **run.run_head(now)) + render("runs_table", **runs.runs_table([now]))
+    assert page.count(methods.METHOD_NAMES[kind]) == 2
 
 
 def test_a_method_that_cannot_do_it_says_why_and_the_others_keep_their_numbers() -> None:

@@ -8,14 +8,16 @@ from typing import Any
 import gradio as gr
 
 from engine.contract.errors import RequestError, RequestErrors, mistakes
+from engine.contract.method_settings import METHOD_KINDS
 from engine.contract.presets import METHOD_CHOICES
 from qft_gui.forecasts import Forecasts
-from qft_gui.form import OTHER, QFT_FIELDS, Form, field_names
+from qft_gui.form import OTHER, Form, field_names
 from qft_gui.navigation import QUIETLY, Navigation, choices, go_to
 from qft_gui.pages.setup_fields import HELP
-from qft_gui.pages.setup_layout import SetupLayout
+from qft_gui.pages.setup_layout import SetupLayout, settings_title
 from qft_gui.service import Service
 from qft_gui.setup_frames import Frames, setup_frames
+from qft_gui.spec_fields import SETTING_FIELDS
 from qft_gui.uploads import keep_upload
 from qft_gui.view.setup import sentence
 
@@ -26,9 +28,9 @@ def build(service: Service, forecasts: Forecasts, navigation: Navigation) -> Non
     wrong = gr.State({})
     inputs, shown = [wrong, *page.fields], [*page.outputs, wrong, *page.fields]
     latest = {**QUIETLY, "trigger_mode": "always_last"}
-    # A preset sets these all at once: only what a person changes is a reason to look again.
+    # A method sets its own all at once: only what a person changes is a reason to look again.
     changes: list[Any] = [
-        field.input if name in QFT_FIELDS else field.change
+        field.input if name in SETTING_FIELDS else field.change
         for name, field in page.inputs.items()
         if not isinstance(field, gr.State)
     ]
@@ -60,7 +62,7 @@ class _Desk:
         return _updates(setup_frames(Form.of(*values), self._forecasts), old)
 
     def pick(self, event: gr.EventData, old: dict[str, str], *values: Any) -> list[Any]:
-        """Another method was ticked in the table: its preset sets the fields."""
+        """Another method was ticked in the table: it sets its own fields."""
         form = Form.of(*values)
         for choice in METHOD_CHOICES:
             if choice.key == getattr(event, "choice", None):
@@ -68,9 +70,9 @@ class _Desk:
         return _updates(setup_frames(form, self._forecasts), old, chosen=form)
 
     def to_preset(self, old: dict[str, str], *values: Any) -> list[Any]:
-        """The fields of QFT go back to what the preset sets."""
+        """The fields of the method go back to what it, or its preset, sets."""
         form = Form.of(*values)
-        form = form.with_method(form.kind, form.preset)
+        form = form.with_method(*form.choice)
         return _updates(setup_frames(form, self._forecasts), old, chosen=form)
 
     def receive(self, file: str) -> tuple[str, Any]:
@@ -108,7 +110,8 @@ def _updates(now: Frames, old: dict[str, str], chosen: Form | None = None) -> li
         now.model,
         now.data,
         now.methods,
-        gr.Accordion(visible=now.is_qft),
+        gr.Accordion(settings_title(now.kind)),
+        *(gr.Row(visible=kind == now.kind) for kind in METHOD_KINDS),
         now.preset_note,
         gr.Button(visible=now.is_changed),
         now.fit,
@@ -123,8 +126,9 @@ def _updates(now: Frames, old: dict[str, str], chosen: Form | None = None) -> li
 
 def _field_update(name: str, now: Frames, old: dict[str, str], chosen: Form | None) -> Any:
     update: dict[str, Any] = dict(now.looks.get(name, {}))
-    if chosen is not None and name in ("kind", "preset", *QFT_FIELDS):
-        update["value"] = getattr(chosen, name)
+    setting = SETTING_FIELDS.get(name)
+    if chosen and (name in ("kind", "preset") or (setting and setting.kind == chosen.kind)):
+        update["value"] = chosen.value(name)
     mistake = now.wrong.get(name)
     if name in HELP and mistake != old.get(name):
         update["info"] = mistake or HELP[name]

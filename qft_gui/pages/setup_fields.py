@@ -7,51 +7,42 @@ from typing import Any
 import gradio as gr
 
 from engine.contract.bundled import catalogue, sample_datasets
-from qft_gui.form import LABELS, OTHER, QFT_FIELDS, Form
+from engine.contract.method_settings import MethodKind
+from engine.contract.spec import TrainSpec
+from qft_gui.form import LABELS, NEVER, OTHER, Form
+from qft_gui.spec_fields import SETTING_FIELDS, Choice, SettingField, choices_of, settings_of
 from qft_gui.uploads import UPLOAD_SUFFIXES
 from qft_gui.view.numbers import parameters
 
 Inputs = dict[str, Any]
-Choices = list[tuple[str, str | int]]
 DEFAULT = Form()
+_TRAIN = TrainSpec.model_fields
+CHOICES: dict[str, tuple[Choice, ...]] = {
+    **{key: setting.choices for key, setting in SETTING_FIELDS.items() if setting.choices},
+    **{
+        name: choices_of(_TRAIN[name], name)
+        for name in ("batching", "schedule", "activation_checkpointing")
+    },
+    "device": tuple((name, name) for name in ("auto", "cpu", "cuda")),
+}
 HELP: dict[str, str] = {
     "model_path": "A folder on this computer, or an id such as owner/name.",
     "data_path": "The whole path of a .json or .jsonl file on this computer.",
-    "update": "AdamW keeps two moments, Lion one.",
-    "rounding": "Nearest, as published, loses most small updates.",
-    "residual_bits": "Kept of what an 8-bit code cannot hold.",
-    "outlier_percent": "Largest weights, kept in 32 bits.",
-    "gradients": "Stack keeps all of them, for clipping and accumulation.",
-    "scale_group": "Weights that share one scale.",
-    "moment_bits": "4 bits are leaner and less exact.",
-    "matmul": "Int8 is faster on some hardware, less exact.",
-    "quantize": "Which weights become 8-bit codes.",
+    **{key: setting.help for key, setting in SETTING_FIELDS.items()},
     "steps": "Updates of the weights.",
     "batch_size": "Chats an update learns from.",
+    "batching": "Grouped: chats of like length. Packed: several in a row. Shuffled: neither.",
     "grad_accumulation": "Batches that make one update.",
     "sequence_length": "Longest chat, in tokens.",
     "learning_rate": "Size of an update. Empty: the method's own.",
     "schedule": "How the rate falls over the run.",
     "weight_decay": "Pull of the weights to zero.",
-    "max_grad_norm": "Clip a longer gradient. Empty: never.",
+    "max_grad_norm": f"Clip a longer gradient. Empty: the method's own; {NEVER}: never.",
+    "activation_checkpointing": "Less memory, a third slower. Auto: only if need be.",
     "eval_percent": "Rows kept apart to measure progress.",
     "device": "Where to train.",
     "seed": "Same seed, same run.",
     "name": "Letters, digits, dots and dashes. Empty: date, method, model.",
-}
-
-
-CHOICES: dict[str, Choices] = {
-    "update": [("Lion", "lion"), ("AdamW", "adamw")],
-    "rounding": [("Stochastic", "stochastic"), ("Nearest", "nearest")],
-    "residual_bits": [("None", 0), ("1 bit", 1), ("4 bits", 4), ("8 bits", 8)],
-    "gradients": [("Fused", "fused"), ("Stack", "stack")],
-    "scale_group": [("Row", "row"), ("32 weights", 32), ("64 weights", 64), ("128 weights", 128)],
-    "moment_bits": [("8 bits", 8), ("4 bits", 4)],
-    "matmul": [("Dequantize", "dequantize"), ("Int8", "int8")],
-    "quantize": [("Linear layers", "linear"), ("All, norms too", "all")],
-    "schedule": [("Cosine", "cosine"), ("Linear", "linear"), ("Constant", "constant")],
-    "device": [(name, name) for name in ("auto", "cpu", "cuda")],
 }
 
 
@@ -99,13 +90,10 @@ def data_inputs() -> tuple[Inputs, gr.UploadButton]:
     return inputs, upload
 
 
-def qft_inputs() -> Inputs:
-    """What a preset of QFT sets together; whatever differs from it is asked for by name."""
-    with gr.Row(elem_classes="q-fields"):
-        return {
-            name: _choice(name) if name in CHOICES else _number(name, step=0.1)
-            for name in QFT_FIELDS
-        }
+def method_inputs(kind: MethodKind, *, is_shown: bool) -> tuple[gr.Row, Inputs]:
+    """All that one method can be told; whatever is not its own is asked for by name."""
+    with gr.Row(elem_classes="q-fields q-wide-fields", visible=is_shown) as row:
+        return row, {setting.key: _setting(setting) for setting in settings_of(kind)}
 
 
 def fine_inputs() -> Inputs:
@@ -114,12 +102,14 @@ def fine_inputs() -> Inputs:
         return {
             "steps": _number("steps"),
             "batch_size": _number("batch_size"),
+            "batching": _choice("batching"),
             "grad_accumulation": _number("grad_accumulation"),
             "sequence_length": _number("sequence_length"),
             "learning_rate": _text("learning_rate"),
             "schedule": _choice("schedule"),
             "weight_decay": _number("weight_decay", step=0.01),
-            "max_grad_norm": _text("max_grad_norm", placeholder="none"),
+            "max_grad_norm": _text("max_grad_norm", placeholder=NEVER),
+            "activation_checkpointing": _choice("activation_checkpointing"),
             "eval_percent": _number("eval_percent"),
             "device": _choice("device"),
             "seed": _number("seed"),
@@ -127,10 +117,18 @@ def fine_inputs() -> Inputs:
         }
 
 
+def _setting(setting: SettingField) -> Any:
+    if setting.choices:
+        return _choice(setting.key)
+    if setting.is_text:
+        return _text(setting.key)
+    return _number(setting.key, step=1 if setting.is_whole else 0.1)
+
+
 def _choice(name: str) -> gr.Dropdown:
     return gr.Dropdown(
         CHOICES[name],
-        value=getattr(DEFAULT, name),
+        value=DEFAULT.value(name),
         label=LABELS[name],
         info=HELP[name],
         min_width=140,
@@ -140,7 +138,12 @@ def _choice(name: str) -> gr.Dropdown:
 
 def _text(name: str, placeholder: str | None = None) -> gr.Textbox:
     return gr.Textbox(
-        label=LABELS[name], info=HELP[name], placeholder=placeholder, max_lines=1, min_width=140
+        DEFAULT.value(name),
+        label=LABELS[name],
+        info=HELP[name],
+        placeholder=placeholder,
+        max_lines=1,
+        min_width=140,
     )
 
 
@@ -148,5 +151,5 @@ def _number(name: str, step: float = 1) -> gr.Number:
     # No minimum and no precision: Gradio would answer with a toast or round in silence, and the
     # spec has a sentence for the field.
     return gr.Number(
-        getattr(DEFAULT, name), label=LABELS[name], info=HELP[name], step=step, min_width=140
+        DEFAULT.value(name), label=LABELS[name], info=HELP[name], step=step, min_width=140
     )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import gradio as gr
 
+from engine.contract.method_settings import METHOD_KINDS, MethodKind
 from qft_gui.form import Form, field_names
 from qft_gui.pages.parts import fragment, slot
 from qft_gui.pages.setup_fields import (
     Inputs,
     data_inputs,
     fine_inputs,
+    method_inputs,
     model_inputs,
-    qft_inputs,
 )
 from qft_gui.setup_frames import Frames
+from qft_gui.view.methods import METHOD_NAMES
 
 
 class SetupLayout:
@@ -36,7 +38,7 @@ class SetupLayout:
                 with gr.Column(elem_classes="q-card q-flush", min_width=0):
                     fragment("card_title", number="3", title="How")
                     self.methods = slot(first.methods, "methods.js")
-                    self._qft_settings(first)
+                    self._method_settings(first)
                     with gr.Accordion("More", open=False, elem_classes="q-more"):
                         self.inputs |= fine_inputs()
             with gr.Column(elem_classes="q-card q-aside", scale=5, min_width=0):
@@ -47,7 +49,8 @@ class SetupLayout:
             self.model,
             self.data,
             self.methods,
-            self.qft,
+            self.settings,
+            *self.methods_own.values(),
             self.preset_note,
             self.to_preset,
             self.fit,
@@ -68,15 +71,19 @@ class SetupLayout:
             self.inputs |= data
             self.data = slot(first.data)
 
-    def _qft_settings(self, first: Frames) -> None:
-        self.qft = gr.Accordion("QFT settings", open=False, elem_classes="q-more")
-        with self.qft:
+    def _method_settings(self, first: Frames) -> None:
+        self.settings = gr.Accordion(settings_title(first.kind), open=False, elem_classes="q-more")
+        self.methods_own: dict[MethodKind, gr.Row] = {}
+        with self.settings:
             with gr.Row(elem_classes="q-preset"):
                 self.preset_note = slot(first.preset_note)
                 self.to_preset = gr.Button(
                     "Undo the changes", visible=False, size="md", elem_classes="q-quiet", scale=0
                 )
-            self.inputs |= qft_inputs()
+            for kind in METHOD_KINDS:
+                row, inputs = method_inputs(kind, is_shown=kind == first.kind)
+                self.methods_own[kind] = row
+                self.inputs |= inputs
 
     def _will_it_fit(self, first: Frames) -> None:
         fragment("card_title", number="4", title="Will it fit?")
@@ -86,3 +93,8 @@ class SetupLayout:
             self.start = gr.Button("Start training", variant="primary", min_width=120)
         with gr.Accordion("Show command", open=False, elem_classes="q-more"):
             self.command = slot(first.command)
+
+
+def settings_title(kind: MethodKind) -> str:
+    """What the settings of a method stand under."""
+    return f"{METHOD_NAMES[kind]} settings"

@@ -1,10 +1,11 @@
-"""What a step did to the 8-bit weights: the numbers of the newest step, each with what it means."""
+"""What a step did: the numbers of the newest step, each with what it means."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from engine.contract.spec import RunSpec
 from qft_gui.snapshots import Snapshot
 from qft_gui.view.numbers import learning_rate, percent, ratio
 
@@ -38,6 +39,10 @@ def _update(share: float) -> Shown:
 
 def _step(size: float) -> Shown:
     return learning_rate(float(f"{size:.2g}")), "in units of the weights"
+
+
+def _length(norm: float) -> Shown:
+    return ratio(norm), "over all that is trained"
 
 
 def _clipped(factor: float) -> Shown:
@@ -75,6 +80,13 @@ METRICS = (
         "have a finer one.",
     ),
     Metric(
+        "grad_norm",
+        "Gradient length",
+        _length,
+        "How steeply the loss falls from here, before any clipping. A sudden jump is a sign of "
+        "trouble.",
+    ),
+    Metric(
         "clip_factor",
         "Gradient",
         _clipped,
@@ -98,13 +110,13 @@ METRICS = (
 
 
 def step_metrics(snapshot: Snapshot) -> dict[str, Any]:
-    """The numbers that the newest step's event holds; none for methods without codes.
+    """The numbers that the newest step's event holds.
 
     What goes with the learning rate is told of the step with the highest rate too: at the end of a
     schedule it says little.
     """
     history = snapshot.history
-    newest = history.steps.get(history.last_step, {})
+    newest = _with_clip_factor(history.steps.get(history.last_step, {}), snapshot.spec)
     highest = max(history.steps, key=lambda step: _rate(history.steps[step]), default=0)
     falls = _rate(newest) < FAR_BELOW * _rate(history.steps.get(highest, {}))
     items: list[dict[str, str]] = []
@@ -119,7 +131,16 @@ def step_metrics(snapshot: Snapshot) -> dict[str, Any]:
         items.append(
             {"name": metric.name, "value": number, "unit": unit, "meaning": metric.meaning}
         )
-    return {"items": items, "step": f"{history.last_step:,}"}
+    title = "The 8-bit weights" if "codes_changed_percent" in newest else "Inside a step"
+    return {"title": title, "items": items, "step": f"{history.last_step:,}"}
+
+
+def _with_clip_factor(step: dict[str, Any], spec: RunSpec | None) -> dict[str, Any]:
+    """The step with what clipping did to its gradient, which not every method tells by itself."""
+    limit, norm = spec.train.max_grad_norm if spec else None, step.get("grad_norm")
+    if limit is None or not norm:
+        return step
+    return {"clip_factor": min(1.0, limit / norm), **step}
 
 
 def _rate(event: dict[str, Any]) -> float:

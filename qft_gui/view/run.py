@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from qft_gui.snapshots import Snapshot
+from qft_gui.view.methods import method_name
 from qft_gui.view.numbers import MISSING, duration, gib, loss, off_by, rate
 from qft_gui.view.reading import held_out, held_out_lag, read_curve
-from qft_gui.view.setup import METHOD_NAMES
 from qft_gui.view.status import STATUS_MARKS
 
 RECENT_STEPS = 20
@@ -38,7 +38,7 @@ def about(snapshot: Snapshot) -> str:
     if snapshot.spec is None:
         return f"made by another version · {started}"
     spec = snapshot.spec
-    named = (short(spec.model.source), short(spec.data.source), METHOD_NAMES[spec.method.kind])
+    named = (short(spec.model.source), short(spec.data.source), method_name(spec.method))
     return " · ".join([*named, started])
 
 

@@ -9,23 +9,14 @@ import yaml
 
 from engine.contract.bundled import catalogue, sample_datasets
 from engine.contract.errors import RequestError
-from engine.contract.spec import MethodKind, QftPreset
+from engine.contract.presets import MethodChoice
 from engine.memory.devices import Device
 from engine.memory.estimate import MODELLED, Forecast, Term
-from qft_gui.forecasts import DataFacts, MethodChoice, MethodRow, Report
+from qft_gui.forecasts import DataFacts, MethodRow, Report
+from qft_gui.view.methods import FAMILIES, METHOD_GIVES, choice_name
 from qft_gui.view.numbers import MISSING, duration, gib, learning_rate, parameters, span
 from qft_gui.view.status import VERDICT_MARKS, WAITING, Mark, verdict_mark
 
-METHOD_NAMES: dict[MethodKind, str] = {"qft": "QFT", "full": "Full AdamW"}
-METHOD_GIVES: dict[MethodChoice, str] = {
-    MethodChoice("qft", "balanced"): "Every weight in 8 bits; trains nearly as 32 bits do",
-    MethodChoice("qft", "lean"): "Least memory: optimizer state in 4 bits",
-    MethodChoice("qft", "quality"): "Keeps more of each update, in 4 more bits a weight",
-    MethodChoice("qft", "paper"): (
-        "As published; at fine-tuning rates it mostly trains scales and outliers"
-    ),
-    MethodChoice("full"): "Every weight in 32 bits: the yardstick",
-}
 CANNOT = Mark("no", "warn", "Cannot")
 TERM_NAMES: dict[Term, str] = {
     "weights": "Weights",
@@ -63,7 +54,13 @@ def method_table(report: Report) -> dict[str, Any]:
     needs = [forecast.high_bytes for forecast in forecasts]
     end, has_limit = axis(needs, free)
     return {
-        "rows": [_method_row(row, end) for row in report.methods],
+        "families": [
+            {
+                "name": family,
+                "rows": [_method_row(row, end) for row in report.methods if row.choice.kind in of],
+            }
+            for family, of in FAMILIES.items()
+        ],
         "has_limit": has_limit,
         "free": _percent(free or 0, end),
         "here": "This GPU" if report.device and report.device.kind == "cuda" else "This computer",
@@ -72,14 +69,13 @@ def method_table(report: Report) -> dict[str, Any]:
     }
 
 
-def preset_note(preset: QftPreset, changed: list[str]) -> dict[str, Any]:
-    """Whether the settings of QFT are the preset's own, and which are not."""
-    return {"preset": preset, "changed": ", ".join(changed)}
+def preset_note(choice: MethodChoice, changed: list[str]) -> dict[str, Any]:
+    """Whether a method's settings are its own, or its preset's, and which are not."""
+    return {"name": choice_name(choice), "changed": ", ".join(changed)}
 
 
 def _method_row(row: MethodRow, end: float) -> dict[str, Any]:
-    kind, preset = row.choice
-    name = f"{METHOD_NAMES[kind]} {preset}" if preset else METHOD_NAMES[kind]
+    name = choice_name(row.choice)
     shown: dict[str, Any] = {
         "key": row.choice.key,
         "name": f"{name}, changed" if row.is_changed else name,
@@ -206,6 +202,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     train = report.spec.train
     length = f"{train.epochs:g} passes" if train.epochs else f"{train.steps:,}"
     rate = learning_rate(train.learning_rate) if train.learning_rate else MISSING
+    rate = f"{rate}, {train.schedule}" if train.schedule else rate
     return [
         ("Batch", f"{train.batch_size}"),
         ("Length", f"{train.sequence_length:,}"),

@@ -103,7 +103,7 @@ def run_checks(pytest_arguments: list[str]) -> int:
         "ruff check": ["-m", "ruff", "check", "."],
         "pyright": ["-m", "pyright"],
         "lint-imports": ["-c", "from importlinter import cli; cli.lint_imports_command()"],
-        "pytest": ["-m", "pytest", *pytest_arguments],
+        "pytest": ["-m", "pytest", "-n", "2", "--dist", "loadfile", *pytest_arguments],
     }
     summary, failed = ["\n== summary"], 0
     for name, words in checks.items():

@@ -29,7 +29,7 @@ import torch
 from benchmarks.step_time import GEOMETRY, LEARNING_RATE, WARM_UP, prepared_method
 from engine.contract.bundled import STARTER
 from engine.contract.durable import write_json
-from engine.contract.spec import QftSettings
+from engine.contract.method_settings import QftSettings
 from engine.data.batching import Batch
 from engine.memory.catalogue import bundled_shape
 from engine.memory.layout import Int8

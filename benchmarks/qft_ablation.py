@@ -38,7 +38,8 @@ from benchmarks.ablation_data import Material, chats, texts
 from benchmarks.ablation_variants import RATES, VARIANTS, Variant
 from engine.contract.bundled import STARTER
 from engine.contract.durable import read_json, write_whole
-from engine.contract.spec import QftSettings, RunSpec
+from engine.contract.method_settings import QftSettings
+from engine.contract.spec import RunSpec
 from engine.contract.spec_file import validate_spec
 from engine.evaluate import held_out_loss
 from engine.methods import METHODS

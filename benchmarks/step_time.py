@@ -28,7 +28,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.contract.durable import write_json
-from engine.contract.spec import MethodKind
+from engine.contract.method_settings import MethodKind
+from engine.contract.presets import preset_of
 from engine.contract.spec_file import validate_spec
 from engine.data.batching import Batch
 from engine.methods import METHODS
@@ -44,6 +45,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "qft adamw": {"kind": "qft", "update": "adamw"},
     "qft stack": {"kind": "qft", "gradients": "stack"},
     "qft int8 matmul": {"kind": "qft", "matmul": "int8"},
+    "lomo": {"kind": "lomo", "clip": "none"},
+    "lomo clipped": {"kind": "lomo"},
+    "lomo fp32": {"kind": "lomo", "clip": "none", "precision": "fp32"},
+    "lomo fp32 clipped": {"kind": "lomo", "precision": "fp32"},
+    "adalomo": {"kind": "adalomo"},
 }
 WARM_UP = 3
 LEARNING_RATE = 1e-4
@@ -70,6 +76,8 @@ def prepared_method(settings: dict[str, Any]) -> tuple[Method, int]:
     model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     spec = validate_spec({"model": {"source": "-"}, "data": {"source": "-"}, "method": settings})
+    limit = preset_of(spec.method).max_grad_norm
+    spec = spec.model_copy(update={"train": spec.train.model_copy(update={"max_grad_norm": limit})})
     method = METHODS[kind]()
     method.prepare(model, spec, torch.device("cpu"))
     model.train()
@@ -113,7 +121,7 @@ def main() -> None:
     names = [YARDSTICK, *(options.only or [name for name in VARIANTS if name != YARDSTICK])]
     result = measure(names, options.batch_size, options.length, options.rounds)
     for kind, median in result["median_s"].items():
-        print(f"{kind:16} {1000 * median:8.1f} ms   {result['ratio'][kind]:.2f} x {YARDSTICK}")
+        print(f"{kind:18} {1000 * median:8.1f} ms   {result['ratio'][kind]:.2f} x {YARDSTICK}")
     if options.save:
         write_json(options.save, result)
 

@@ -6,7 +6,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from benchmarks.ablation_summary import Row, is_adamw, rates, rows
-from docs.qft_tables import result
+from docs.tables import result
 
 _LABELS, _PANEL, _GAP, _ROW, _TOP, _BOTTOM = 230, 290, 40, 22, 70, 34
 _FULL = 110  # percent at the right edge

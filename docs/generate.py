@@ -8,32 +8,33 @@ from __future__ import annotations
 
 import argparse
 import ast
-import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from docs import qft_tables
+from docs import methods_tables, qft_tables
 from docs.ablation_plot import ablation_plot
+from docs.tables import measured_on, result, setting_table, table
 from engine.commands.parser import build_parser
+from engine.contract.method_settings import (
+    FullSettings,
+    LomoSettings,
+    QftSettings,
+    QloraSettings,
+)
 from engine.demo import HEADINGS, Row
 
 PROJECT = Path(__file__).resolve().parent.parent
-RESULTS = PROJECT / "benchmarks" / "results"
 PACKAGES = ("engine", "qft_gui")
 
 
 def demo_table() -> str:
     """The table of `start.py demo`, with a line that says where it was measured."""
-    result = json.loads((RESULTS / "demo_cpu.json").read_text(encoding="utf-8"))
-    lines = [
-        HEADINGS,
-        tuple("---" for _ in HEADINGS),
-        *(Row(**row).cells() for row in result["rows"]),
-    ]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    found = result("demo_cpu")
     return (
-        f"{table}\n\n{result['steps']} steps of 8 conversations of `{result['data']}`, on a "
-        f"{result['hardware']}, torch {result['torch']}."
+        f"{table(HEADINGS, (Row(**row).cells() for row in found['rows']))}\n\n"
+        f"{found['steps']} steps of 8 conversations of `{found['data']}`, on a "
+        f"{measured_on(found)}."
     )
 
 
@@ -87,12 +88,20 @@ BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
     "lengths": ("docs/qft.md", qft_tables.length_table),
     "shares": ("docs/qft.md", qft_tables.share_table),
     "presets": ("docs/qft.md", qft_tables.preset_table),
-    "settings": ("docs/qft.md", qft_tables.setting_table),
+    "settings": ("docs/qft.md", partial(setting_table, QftSettings)),
     "phases": ("docs/qft.md", qft_tables.phase_table),
     "speed": ("docs/qft.md", qft_tables.speed_table),
     "outliers": ("docs/qft.md", qft_tables.outlier_table),
     "offload": ("docs/qft.md", qft_tables.offload_table),
     "ledger": ("docs/qft.md", qft_tables.ledger_table),
+    "memory": ("docs/methods.md", methods_tables.memory_table),
+    "fits": ("docs/methods.md", methods_tables.fits_table),
+    "rates": ("docs/methods.md", methods_tables.rate_table),
+    "qlora": ("docs/methods.md", partial(setting_table, QloraSettings)),
+    "lomo": ("docs/methods.md", partial(setting_table, LomoSettings)),
+    "full": ("docs/methods.md", partial(setting_table, FullSettings)),
+    "measured": ("docs/methods.md", demo_table),
+    "sweep": ("docs/methods.md", methods_tables.sweep_table),
 }
 # Whole files.
 FILES: dict[str, Callable[[], str]] = {"docs/pictures/qft_ablation.svg": ablation_plot}

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from benchmarks.ablation_summary import PROMISES, Row, is_adamw, rates, rows
-from engine.contract.spec import QFT_PRESETS, FullSettings, QftSettings
+from docs.tables import measured_on, result, short_rate, table
+from engine.contract.method_settings import QFT_PRESETS, FullSettings, QftSettings
 from engine.memory.catalogue import bundled_shape
 from engine.memory.model_shape import ModelShape
 from engine.memory.plans import MemoryPlan, plan_for, qft_plan
 from engine.memory.units import GIB
 
-RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 GEOMETRY = "llama-2-7b"
 # What a preset's row in the tables is called, and its settings.
 _MEASURED: dict[str, dict[str, Any]] = {
@@ -27,22 +24,6 @@ _MEASURED: dict[str, dict[str, Any]] = {
     "QFT-AdamW, moments 4": {"update": "adamw", "moment_bits": 4},
 }
 Kind = Literal["weights", "moments", "gradients"]
-
-
-def result(name: str) -> dict[str, Any]:
-    """A result file."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def table(headings: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
-    """Markdown."""
-    lines = [headings, tuple("---" for _ in headings), *cells]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _measured_on(found: dict[str, Any]) -> str:
-    threads = found["threads"]
-    return f"{found['hardware']}, {threads} thread{'s' * (threads > 1)}, torch {found['torch']}"
 
 
 def shape() -> ModelShape:
@@ -98,31 +79,12 @@ def _set_by(settings: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in filled.items()) or "the defaults"
 
 
-def setting_table() -> str:
-    """Every setting of the method, as the spec describes it."""
-    cells: list[tuple[str, str, str, str]] = []
-    for name, field in QftSettings.model_fields.items():
-        if name == "kind":
-            continue
-        choices = [str(choice) for choice in _choices(field.annotation)] or ["0 to 2"]
-        cells.append((f"`{name}`", ", ".join(choices), str(field.default), field.description or ""))
-    return table(("setting", "choices", "default", "what for"), cells)
-
-
-def _choices(annotation: Any) -> list[Any]:
-    """Of a Literal, also one inside another."""
-    found: list[Any] = []
-    for choice in get_args(annotation):
-        found.extend(_choices(choice) or [choice])
-    return found
-
-
 def share_table() -> str:
     """One table for each model: shares by learning rate."""
     found = result("qft_ablation_cpu")
     parts = [_share_table(name, section) for name, section in found["models"].items()]
     threads = next(iter(found["models"].values()))["threads"]
-    where = _measured_on({**found, "threads": threads})
+    where = measured_on({**found, "threads": threads})
     return "\n\n".join([*parts, f"Measured on a {where}."])
 
 
@@ -134,7 +96,7 @@ def _share_table(name: str, section: dict[str, Any]) -> str:
     cells = [_share_cells(rates(every, variant)) for variant in sorted(variants, key=is_adamw)]
     scale = [row.learning_rate for row in rates(every, "fp32 Lion")]
     other = [row.learning_rate for row in rates(every, "fp32 AdamW")]
-    words = [_rate(rate) for rate in (*scale, *other)]
+    words = [short_rate(rate) for rate in (*scale, *other)]
     return (
         f"**{name}**, {section['num_parameters']:,} weights, tuned on {section['data']}: "
         f"{section['steps']} steps of {section['batch_size']}, {seeds} seeds, "
@@ -160,10 +122,6 @@ def _share_cell(row: Row) -> str:
     return f"**{row.share:.1f} %** ({spread})"
 
 
-def _rate(rate: float) -> str:
-    return f"{rate:.0e}".replace("e-0", "e-")
-
-
 def promise_table() -> str:
     """What was promised and what was measured, by model and learning rate."""
     found = result("qft_ablation_cpu")
@@ -173,7 +131,7 @@ def promise_table() -> str:
         for variant, least in PROMISES:
             for row in rates(every, variant):
                 verdict = "yes" if row.share >= least else "**no**"
-                rate = _rate(row.learning_rate)
+                rate = short_rate(row.learning_rate)
                 cells.append((variant, model, rate, f"{least:g} %", f"{row.share:.2f} %", verdict))
     headings = ("variant", "model", "learning rate", "promised", "measured", "holds")
     return table(headings, cells)
@@ -190,7 +148,7 @@ def length_table() -> str:
             shares = (f"{row.share:.1f} %" for row in rates(every, variant))
             cells.append((f"{name}: {length}", variant, *shares))
     first = rates(rows(next(iter(found["models"].values()))), "fp32 Lion")
-    headings = ("run", "variant", *(_rate(row.learning_rate) for row in first))
+    headings = ("run", "variant", *(short_rate(row.learning_rate) for row in first))
     where = f"{found['hardware']}, torch {found['torch']}"
     return f"{table(headings, cells)}\n\nOne seed, {where}."
 
@@ -206,7 +164,7 @@ def phase_table() -> str:
     return (
         f"{table(('ms', *phases), cells)}\n\nMedians of {found['rounds']} steps of "
         f"{found['tokens']} tokens in turns, the small Llama of `benchmarks/step_time.py`, "
-        f"{_measured_on(found)}. Other programs shared the computer."
+        f"{measured_on(found)}. Other programs shared the computer."
     )
 
 
@@ -220,7 +178,7 @@ def speed_table() -> str:
     headings = ("method", f"{short['tokens']:,} tokens a step", f"{long['tokens']:,}")
     return (
         f"{table(headings, cells)}\n\nMedians of {short['rounds']} and {long['rounds']} steps, a "
-        f"Llama of {short['num_parameters']:,} weights, {_measured_on(short)}."
+        f"Llama of {short['num_parameters']:,} weights, {measured_on(short)}."
     )
 
 
@@ -245,7 +203,7 @@ def outlier_table() -> str:
     return (
         f"{table(headings, cells)}\n\nBytes of a linear layer of LLaMA-2-7B; error is the length "
         f"of what storing changes in the linear layers of {found['weights_of']}, relative; step "
-        f"time on the small Llama of `benchmarks/step_time.py`, {_measured_on(found)}."
+        f"time on the small Llama of `benchmarks/step_time.py`, {measured_on(found)}."
     )
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.contract.spec import QftSettings
+from engine.contract.method_settings import QftSettings
 from engine.data.batching import Batch
 from engine.loss import summed_loss
 from engine.memory.layout import Dense, Int8, SquareRoot

@@ -15,7 +15,8 @@ import pytest
 
 from engine.commands.parser import build_parser, main
 from engine.contract.launch import PROJECT
-from engine.contract.spec import QFT_PRESETS
+from engine.contract.method_settings import QFT_PRESETS
+from engine.contract.presets import METHOD_CHOICES
 from tests.workshop import Workshop, open_workshop, tree
 
 # The public surface: whoever changes this table changes what people's scripts may call.
@@ -283,7 +284,7 @@ def test_every_method_and_every_preset_is_estimated(terminal: Terminal, tmp_path
     answer = terminal.document("estimate", spec_with(tmp_path), "--all-methods", "--gpu-gib", "24")
     assert set(answer) == {"methods", "refused"}
     rows = {(row["kind"], row["preset"]): row for row in answer["methods"]}
-    assert list(rows) == [*(("qft", preset) for preset in QFT_PRESETS), ("full", None)]
+    assert list(rows) == [tuple(choice) for choice in METHOD_CHOICES]
     assert answer["refused"] == []
     for row in rows.values():
         assert set(row) >= ESTIMATE_KEYS
@@ -311,16 +312,21 @@ def test_what_a_preset_cannot_do_is_said_and_the_rest_is_estimated(
     train = {"grad_accumulation": 2, "max_grad_norm": 1.0}
     spec = spec_with(tmp_path, method={"kind": "qft", "gradients": "stack"}, train=train)
     answer = terminal.document("estimate", spec, "--all-methods")
-    assert [row["preset"] for row in answer["methods"]] == ["paper", None]
-    assert [row["preset"] for row in answer["refused"]] == ["balanced", "lean", "quality"]
+    able = [("qft", "paper"), ("qlora", "balanced"), ("qlora", "paper"), ("lora", None)]
+    found = [(row["kind"], row["preset"]) for row in answer["methods"]]
+    assert found == [*able, ("full", None)]
+    refused = [(row["kind"], row["preset"]) for row in answer["refused"]]
+    fused = [("qft", preset) for preset in ("balanced", "lean", "quality")]
+    assert refused == [*fused, ("lomo", None), ("adalomo", None)]
     for row in answer["refused"]:
         assert set(row) == {"kind", "preset", "errors"}
-        assert [error["field"] for error in row["errors"]] == [f"train.{name}" for name in train]
+        fields = [error["field"] for error in row["errors"]]
+        assert fields == [f"train.{name}" for name in train][: 1 if row["kind"] == "lomo" else 2]
         assert all(set(error) == ERROR_KEYS for error in row["errors"])
     out, err = terminal.say("estimate", spec, "--all-methods")
     lines = {" ".join(line.split()[:2]): line for line in out.splitlines()[1:]}
     assert err == ""
-    assert len(lines) == 5
+    assert len(lines) == len(METHOD_CHOICES)
     for preset in ("balanced", "lean", "quality"):
         assert "Cannot do this. train.grad_accumulation: fused updates" in lines[f"qft {preset}"]
     assert "GiB" in lines["qft paper"]

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from engine.contract.errors import RequestError
-from engine.contract.spec import METHOD_KINDS, QFT_PRESETS, QftSettings, RunSpec
+from engine.contract.method_settings import METHOD_KINDS, QFT_PRESETS, QftSettings
+from engine.contract.spec import RunSpec
 from engine.loss import summed_loss
 from engine.memory.catalogue import bundled_shape
 from engine.memory.devices import Device, choose_device, this_computer

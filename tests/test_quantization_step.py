@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from engine.contract.bundled import STARTER
-from engine.contract.spec import QftSettings
+from engine.contract.method_settings import QftSettings
 from engine.inspect_model import shape_of
 from engine.memory import quantization_step
 from engine.memory.catalogue import bundled_shape

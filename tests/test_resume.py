@@ -19,7 +19,14 @@ from engine.train import Stopped, Trainer
 from tests.tiny import assert_same_state, snapshot, tiny_model_folder, tiny_spec, write_jsonl
 
 STEPS = 6
-METHODS: dict[str, dict[str, Any]] = {"qft": {}, "full": {"grad_accumulation": 2}}
+METHODS: dict[str, dict[str, Any]] = {
+    "qft": {},
+    "qlora": {},
+    "lora": {"grad_accumulation": 2, "max_grad_norm": 0.3},
+    "lomo": {"learning_rate": 0.1},
+    "adalomo": {"learning_rate": 1e-2},
+    "full": {"grad_accumulation": 2},
+}
 
 Make = Callable[..., RunDir]
 Curves = dict[tuple[str, int], tuple[float, float]]

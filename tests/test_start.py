@@ -210,7 +210,12 @@ def test_every_check_runs_and_one_failure_fails_them_all(monkeypatch, capsys, ci
     assert start.run_checks(["-m", "not slow"]) == 1
     names = [re.findall(r"\w+", name)[-1] for name, *_ in calls]
     assert names == ["ruff", "ruff", "pyright", "lint_imports_command", "pytest"]
-    assert calls[-1] == ("pytest", ["-m", "not slow"], ROOT, "1" if ci else None)
+    assert calls[-1] == (
+        "pytest",
+        [*"-n 2 --dist loadfile".split(), "-m", "not slow"],
+        ROOT,
+        "1" if ci else None,
+    )
     summary = capsys.readouterr().out.partition("== summary\n")[2].splitlines()
     assert [line.split()[-1] for line in summary] == ["ok", "ok", "4", "ok", "ok"]
     assert summary[2].endswith("failed, exit code 4")

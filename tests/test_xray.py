@@ -188,7 +188,8 @@ def gradients_by_hand(folder: Path, chats: Path) -> dict[str, Tensor]:
     spec = tiny_spec(folder, chats, "full", batch_size=4, sequence_length=256)
     loaded = load_model(folder)
     training, _ = usable_examples(spec, loaded, unchanged_dataset(spec), say_nothing)
-    chosen = [training[index] for index in BatchOrder(len(training), 4, 0).batch(0)]
+    lengths = [len(example.tokens) for example in training]
+    chosen = [training[index] for index in BatchOrder(len(training), 4, 0, lengths).batch(0)]
     batch = collate(chosen, loaded.pad_token)
     model: Any = AutoModelForCausalLM.from_pretrained(folder).float()
     for parameter in model.parameters():

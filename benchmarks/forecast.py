@@ -54,9 +54,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "qlora": {"kind": "qlora"},
     "lora": {"kind": "lora"},
     "lora dropout": {"kind": "lora", "dropout": 0.1},
-    "lomo": {"kind": "lomo"},
-    "lomo unclipped": {"kind": "lomo", "clip": "none"},
-    "adalomo": {"kind": "adalomo"},
+    "lomo": {"kind": "lomo", "precision": "bf16"},
+    "lomo unclipped": {"kind": "lomo", "clip": "none", "precision": "bf16"},
+    "lomo fp32": {"kind": "lomo", "precision": "fp32"},
+    "adalomo": {"kind": "adalomo", "precision": "bf16"},
     "full": {"kind": "full"},
     "full sgd": {"kind": "full", "optimizer": "sgd"},
     "full bf16 8-bit": {"kind": "full", "precision": "bf16", "optimizer": "adamw_8bit"},
@@ -107,7 +108,7 @@ class Case:
             "sequence_length": self.sequence_length,
             "learning_rate": 1e-4,
             "activation_checkpointing": self.checkpointing,
-            "max_grad_norm": 1.0 if self.method == "lomo" else None,
+            "max_grad_norm": 1.0 if self.method in ("lomo", "lomo fp32") else None,
         }
         method = SETTINGS[self.method]
         return validate_spec(

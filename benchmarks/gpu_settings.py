@@ -51,14 +51,14 @@ _QLORA: dict[str, Any] = {
     "double_quant": True,
 }
 _FUSED: dict[str, Any] = {
-    "precision": "bf16",
+    "precision": "auto",
     "rounding": "stochastic",
     "clip_value": 1.0,
     "embedding_rate": 1.0,
 }
 _LOMO: dict[str, Any] = {"kind": "lomo", **_FUSED, "clip": "two_pass_norm"}
 _ADALOMO: dict[str, Any] = {"kind": "adalomo", **_FUSED, "clip": "none"}
-_FULL: dict[str, Any] = {"kind": "full", "optimizer": "adamw", "precision": "bf16"}
+_FULL: dict[str, Any] = {"kind": "full", "optimizer": "adamw", "precision": "mixed"}
 
 
 class SuiteMethod(NamedTuple):
@@ -109,9 +109,9 @@ METHODS: dict[str, SuiteMethod] = {
     "qft-int8-products": _method(_QFT, 4e-6, matmul="int8"),
     "lora": _method(_LORA, 2e-4, needs=("peft",), optimizer="adamw"),
     "qlora": _method(_QLORA, 2e-4, needs=("peft", "bitsandbytes")),
-    "lomo": _method(_LOMO, 5e-4, max_grad_norm=1.0),
-    "lomo-unclipped": _method(_LOMO, 5e-4, clip="none"),
-    "adalomo": _method(_ADALOMO, 5e-4),
+    "lomo": _method(_LOMO, 5e-4, max_grad_norm=1.0, precision="bf16"),
+    "lomo-unclipped": _method(_LOMO, 1e-4, clip="none", precision="bf16"),
+    "adalomo": _method(_ADALOMO, 5e-4, precision="bf16"),
     "full-sgd": _method(_FULL, 1e-2, max_grad_norm=1.0, optimizer="sgd", precision="bf16"),
     "full-lion": _method(_FULL, 4e-6, needs=("bitsandbytes",), optimizer="lion", precision="bf16"),
     "full-adamw-8bit": _method(

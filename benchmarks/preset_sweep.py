@@ -169,16 +169,23 @@ class Sweep:
         with tempfile.TemporaryDirectory() as runs:
             run = create_checked_run(validate_spec(wish), Path(runs), None)
             with EventWriter(run.events_path, attempt=1) as events:
-                return _loss_after(prepare(run, events))
+                prepared = prepare(run, events)
+            return held_out(prepared) if train_all(prepared) else None
 
 
-def _loss_after(prepared: Prepared) -> float | None:
+def train_all(prepared: Prepared) -> bool:
+    """Every step of a run; False if it met a number that is not finite."""
     try:
         for step in range(1, prepared.num_steps + 1):
             rate = learning_rate(step, prepared.num_steps, prepared.spec.train)
             prepared.method.step(prepared.batches(step), rate, step)
     except NonFiniteError:
-        return None
+        return False
+    return True
+
+
+def held_out(prepared: Prepared) -> float:
+    """Nats per held-out token."""
     found = held_out_loss(prepared.loaded, prepared.evaluation, 32, prepared.device, lambda: False)
     assert found is not None
     return round(found[0] / found[1], 4)

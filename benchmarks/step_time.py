@@ -1,5 +1,7 @@
 """Step time of every method beside torch's AdamW, interleaved: `python -m benchmarks.step_time`.
 
+Beside them the packages that LOMO and QLoRA are known by, doing the same.
+
 A 15-million-parameter Llama on random tokens, with the threads of an engine process. Machines are
 noisy, so the claim is the ratio of medians over steps that took turns.
 """
@@ -12,9 +14,10 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from engine.contract.launch import engine_environment
 
@@ -27,6 +30,7 @@ if __name__ == "__main__" and os.environ != engine_environment():
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from benchmarks.reference_steps import LomoOptimSteps, PeftSteps
 from engine.contract.durable import write_json
 from engine.contract.method_settings import MethodKind
 from engine.contract.presets import preset_of
@@ -45,12 +49,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "qft adamw": {"kind": "qft", "update": "adamw"},
     "qft stack": {"kind": "qft", "gradients": "stack"},
     "qft int8 matmul": {"kind": "qft", "matmul": "int8"},
-    "lomo": {"kind": "lomo", "clip": "none"},
-    "lomo clipped": {"kind": "lomo"},
-    "lomo fp32": {"kind": "lomo", "clip": "none", "precision": "fp32"},
-    "lomo fp32 clipped": {"kind": "lomo", "precision": "fp32"},
-    "adalomo": {"kind": "adalomo"},
+    "lomo": {"kind": "lomo", "clip": "none", "precision": "fp32"},
+    "lomo clipped": {"kind": "lomo", "precision": "fp32"},
+    "lomo bf16": {"kind": "lomo", "clip": "none", "precision": "bf16"},
+    "lomo bf16 clipped": {"kind": "lomo", "precision": "bf16"},
+    "adalomo": {"kind": "adalomo", "precision": "fp32"},
+    "adalomo bf16": {"kind": "adalomo", "precision": "bf16"},
+    "lora": {"kind": "lora"},
+    "qlora": {"kind": "qlora"},
 }
+REFERENCES: dict[str, Callable[[Any], LomoOptimSteps | PeftSteps]] = {
+    "lomo-optim": lambda model: LomoOptimSteps(model, None),
+    "lomo-optim clipped": lambda model: LomoOptimSteps(model, 1.0),
+    "peft bitsandbytes": PeftSteps,
+}
+NAMES = (*VARIANTS, *REFERENCES)
 WARM_UP = 3
 LEARNING_RATE = 1e-4
 GEOMETRY: dict[str, Any] = {
@@ -67,15 +80,35 @@ GEOMETRY: dict[str, Any] = {
 }
 
 
+class Steps(Protocol):
+    """Ours or another's."""
+
+    def step(self, batches: Sequence[Batch], learning_rate: float, step: int) -> object:
+        """One step on these batches."""
+        ...
+
+
+def random_model() -> Any:
+    """The same weights each time, in bfloat16."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("llama", **GEOMETRY)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+
+
+def steps_of(name: str) -> Steps:
+    """A method of ours, or another implementation."""
+    if name in REFERENCES:
+        return REFERENCES[name](random_model().train())
+    return prepared_method(VARIANTS[name])[0]
+
+
 def prepared_method(settings: dict[str, Any]) -> tuple[Method, int]:
     """A method with its own copy of the model, and the model's number of parameters."""
-    torch.manual_seed(0)
     kind: MethodKind = settings["kind"]
-    dtype = torch.float32 if kind == "full" else torch.bfloat16
-    config = AutoConfig.for_model("llama", **GEOMETRY)
-    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model = random_model()
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    spec = validate_spec({"model": {"source": "-"}, "data": {"source": "-"}, "method": settings})
+    fields = {"model": {"source": "starter"}, "data": {"source": "pirate"}, "method": settings}
+    spec = validate_spec(fields)
     limit = preset_of(spec.method).max_grad_norm
     spec = spec.model_copy(update={"train": spec.train.model_copy(update={"max_grad_norm": limit})})
     method = METHODS[kind]()
@@ -86,12 +119,12 @@ def prepared_method(settings: dict[str, Any]) -> tuple[Method, int]:
 
 def measure(names: list[str], batch_size: int, length: int, rounds: int) -> dict[str, Any]:
     """Seconds of each method's steps, taken in turns."""
-    methods = {name: prepared_method(VARIANTS[name]) for name in names}
+    methods = {name: steps_of(name) for name in names}
     tokens = torch.randint(5, GEOMETRY["vocab_size"], (batch_size, length))
     batch = Batch(tokens, torch.ones_like(tokens), tokens.clone())
     seconds: dict[str, list[float]] = {kind: [] for kind in methods}
     for step in range(1, WARM_UP + rounds + 1):
-        for kind, (method, _) in methods.items():
+        for kind, method in methods.items():
             started = time.perf_counter()
             method.step([batch], LEARNING_RATE, step)
             seconds[kind].append(time.perf_counter() - started)
@@ -101,7 +134,7 @@ def measure(names: list[str], batch_size: int, length: int, rounds: int) -> dict
         "hardware": f"{os.cpu_count()}-core {platform.machine()} CPU",
         "torch": version("torch"),
         "threads": torch.get_num_threads(),
-        "num_parameters": methods[YARDSTICK][1],
+        "num_parameters": sum(one.numel() for one in random_model().parameters()),
         "tokens": batch_size * length,
         "rounds": rounds,
         "median_s": medians,
@@ -115,10 +148,10 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--only", action="append", choices=VARIANTS, help="beside the yardstick")
+    parser.add_argument("--only", action="append", choices=NAMES, help="beside the yardstick")
     parser.add_argument("--save", type=Path)
     options = parser.parse_args()
-    names = [YARDSTICK, *(options.only or [name for name in VARIANTS if name != YARDSTICK])]
+    names = [YARDSTICK, *(options.only or [name for name in NAMES if name != YARDSTICK])]
     result = measure(names, options.batch_size, options.length, options.rounds)
     for kind, median in result["median_s"].items():
         print(f"{kind:18} {1000 * median:8.1f} ms   {result['ratio'][kind]:.2f} x {YARDSTICK}")

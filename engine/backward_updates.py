@@ -163,6 +163,7 @@ class BackwardUpdates:
 
     def _take_over(self, device: torch.device) -> list[NamedWeight]:
         """Every weight on the device in the format it is kept in; a hook on each trained one."""
+        assert self._settings.precision != "auto", "the device decides: engine.memory.resolve"
         kept = torch.bfloat16 if self._settings.precision == "bf16" else torch.float32
         named = list(named_weights(self._model))
         self.weights: list[FusedWeight] = []

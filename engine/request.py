@@ -16,8 +16,8 @@ from engine.contract.run_dir import RunDir, create_run
 from engine.contract.spec import ModelSpec, RunSpec
 from engine.data.source import dataset_path, read_dataset
 from engine.hub import pin_revision
-from engine.memory.checkpointing import resolve_checkpointing
 from engine.memory.devices import choose_device
+from engine.memory.resolve import resolve_for_device
 from engine.shapes import find_shape
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ def complete(spec: RunSpec) -> RunSpec:
     shape = find_shape(model, pinned.model.revision)
     if isinstance(pinned.method, QloraSettings | LoraSettings):
         refuse_adapter(pinned.method, shape.linear_layers)
-    return resolve_checkpointing(resolve_presets(pinned, model), shape, device)
+    return resolve_for_device(resolve_presets(pinned, model), shape, device)
 
 
 def _collect(found: list[RequestError], check: Callable[[], T]) -> T | None:

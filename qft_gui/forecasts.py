@@ -17,11 +17,11 @@ from engine.contract.presets import METHOD_CHOICES, MethodChoice, resolve_preset
 from engine.contract.spec import RunSpec
 from engine.contract.spec_file import validate_spec
 from engine.memory.catalogue import bundled_shape
-from engine.memory.checkpointing import resolve_checkpointing
 from engine.memory.devices import Device, choose_device
 from engine.memory.estimate import Forecast, estimate
 from engine.memory.lost_updates import lost_updates
 from engine.memory.model_shape import ModelShape, config_key, read_shape, shape_cache_path
+from engine.memory.resolve import resolve_for_device
 from qft_gui import engine_commands
 
 T = TypeVar("T")
@@ -197,7 +197,7 @@ class Forecasts:
         if found or model is None or device is None:
             return known
         if spec is not None:
-            complete = resolve_checkpointing(resolve_presets(spec, model), shape, device)
+            complete = resolve_for_device(resolve_presets(spec, model), shape, device)
             known = replace(known, spec=complete)
         if shape is None:
             return replace(known, is_reading=spec is not None and model.kind == "folder")
@@ -259,7 +259,7 @@ def _forecast_rows(
             is_setting = row.is_chosen and refusal.field.startswith("method.")
             rows.append(row if is_setting else replace(row, refusal=refusal))
         else:
-            complete = resolve_checkpointing(resolve_presets(spec, model), shape, device)
+            complete = resolve_for_device(resolve_presets(spec, model), shape, device)
             rows.append(replace(row, forecast=estimate(complete, shape, device)))
     if any(row.forecast for row in rows):
         return tuple(rows)

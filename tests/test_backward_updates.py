@@ -40,7 +40,8 @@ Ready = Callable[..., Prepared]
 def ready(tiny_folder: Callable[[str], Path], chats_file: Path, tmp_path: Path) -> Ready:
     def ready(method: dict[str, Any], architecture: str | Path = "llama", **train: Any) -> Prepared:
         folder = tiny_folder(architecture) if isinstance(architecture, str) else architecture
-        return prepared(tiny_spec(folder, chats_file, method, **train), tmp_path)
+        settings = {"precision": "bf16", **method}
+        return prepared(tiny_spec(folder, chats_file, settings, **train), tmp_path)
 
     return ready
 

@@ -74,8 +74,8 @@ def test_what_is_warned_of(settings: QftSettings, share: float, words: str | Non
     [
         ({}, 5e-4, None),
         ({}, 9e-5, "teaches next to nothing"),
-        ({"rounding": "nearest"}, 1.9e-3, "rounding to nearest loses most updates"),
-        ({"rounding": "nearest"}, 2e-3, None),
+        ({"rounding": "nearest", "precision": "bf16"}, 1.9e-3, "nearest loses most updates"),
+        ({"rounding": "nearest", "precision": "bf16"}, 2e-3, None),
         ({"rounding": "nearest", "precision": "fp32"}, 1.9e-3, None),
     ],
 )

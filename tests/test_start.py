@@ -212,7 +212,7 @@ def test_every_check_runs_and_one_failure_fails_them_all(monkeypatch, capsys, ci
     assert names == ["ruff", "ruff", "pyright", "lint_imports_command", "pytest"]
     assert calls[-1] == (
         "pytest",
-        [*"-n 2 --dist loadfile".split(), "-m", "not slow"],
+        [*["-n", "2", "--dist", "loadfile"], "-m", "not slow"],
         ROOT,
         "1" if ci else None,
     )

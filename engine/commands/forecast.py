@@ -15,10 +15,10 @@ from engine.contract.presets import METHOD_CHOICES, MethodChoice, resolve_preset
 from engine.contract.spec import RunSpec
 from engine.contract.spec_file import read_spec, validate_spec
 from engine.data.source import Dataset, read_dataset
-from engine.memory.checkpointing import resolve_checkpointing
 from engine.memory.devices import Device, choose_device
 from engine.memory.estimate import Forecast, estimate
 from engine.memory.lost_updates import lost_updates
+from engine.memory.resolve import resolve_for_device
 from engine.memory.units import gib
 from engine.shapes import describe_tokenizer, find_shape
 
@@ -116,7 +116,7 @@ def forecast_of(spec: RunSpec, device: Device) -> Forecast:
     if reference.folder is not None:
         check_model_folder(reference.folder)
     shape = find_shape(reference, spec.model.revision)
-    complete = resolve_checkpointing(resolve_presets(spec, reference), shape, device)
+    complete = resolve_for_device(resolve_presets(spec, reference), shape, device)
     forecast = estimate(complete, shape, device)
     warning = lost_updates(complete, shape)
     return replace(forecast, advice=(*forecast.advice, warning)) if warning else forecast

@@ -185,8 +185,10 @@ class LoraSettings(_AdapterSettings):
 class _FusedSettings(Frozen):
     """What LOMO and AdaLomo share: the update happens inside the backward pass."""
 
-    precision: Literal["bf16", "fp32"] = Field(
-        default="bf16", description="Format of the weights: 2 or 4 bytes each."
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        default="auto",
+        description="Format of the weights, 2 or 4 bytes each; auto is bf16 on a GPU and fp32 on a "
+        "CPU, which computes in that.",
     )
     rounding: Literal["stochastic", "nearest"] = Field(
         default="stochastic",

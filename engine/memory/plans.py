@@ -186,6 +186,7 @@ def full_plan(settings: FullSettings) -> MemoryPlan:
 
 def fused_plan(settings: LomoSettings | AdaLomoSettings) -> MemoryPlan:
     """LOMO keeps weights and nothing else; AdaLomo a factored second moment."""
+    assert settings.precision != "auto", "the device decides: engine.memory.resolve"
     kept = _BFLOAT16 if settings.precision == "bf16" else _FLOAT32
     moments = (Factored(),) if settings.kind == "adalomo" else ()
     trained = TensorPlan(kept, moments, kept)

@@ -112,7 +112,7 @@ METHODS: dict[str, SuiteMethod] = {
     "lomo": _method(_LOMO, 5e-4, max_grad_norm=1.0, precision="bf16"),
     "lomo-unclipped": _method(_LOMO, 1e-4, clip="none", precision="bf16"),
     "adalomo": _method(_ADALOMO, 5e-4, precision="bf16"),
-    "full-sgd": _method(_FULL, 1e-2, max_grad_norm=1.0, optimizer="sgd", precision="bf16"),
+    "full-sgd": _method(_FULL, 5e-4, max_grad_norm=1.0, optimizer="sgd", precision="bf16"),
     "full-lion": _method(_FULL, 4e-6, needs=("bitsandbytes",), optimizer="lion", precision="bf16"),
     "full-adamw-8bit": _method(
         _FULL, 2e-5, needs=("bitsandbytes",), optimizer="adamw_8bit", precision="bf16"

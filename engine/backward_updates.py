@@ -98,7 +98,7 @@ class WeightUpdate:
     _clip_factor: float
 
     def gradient(self, chunk: Chunk) -> Tensor:
-        """Clipped, in float32, (matrices, rows, columns); not to be changed."""
+        """Clipped, in float32, (matrices, rows, columns); live where it is stored so."""
         piece = self._gradient.view(self.weight.shape)[chunk].float()
         if self._clip_value is not None:
             piece = piece.clamp(-self._clip_value, self._clip_value)

@@ -6,10 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from engine.contract.adapter_targets import refuse_adapter
 from engine.contract.bundled import sample_datasets
 from engine.contract.errors import RequestError, RequestErrors, mistakes
-from engine.contract.method_settings import LoraSettings, QloraSettings
 from engine.contract.model_source import ModelReference, check_model_folder, resolve_model
 from engine.contract.presets import resolve_presets
 from engine.contract.run_dir import RunDir, create_run
@@ -52,8 +50,6 @@ def complete(spec: RunSpec) -> RunSpec:
     pinned = spec.model_copy(update={"model": _pinned(spec, model), "data": data})
     # An architecture that transformers lacks is found out here, not in the engine.
     shape = find_shape(model, pinned.model.revision)
-    if isinstance(pinned.method, QloraSettings | LoraSettings):
-        refuse_adapter(pinned.method, shape.linear_layers)
     return resolve_for_device(resolve_presets(pinned, model), shape, device)
 
 

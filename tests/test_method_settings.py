@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 
+from engine.contract.errors import RequestError
 from engine.contract.method_settings import QFT_PRESETS, QLORA_PRESETS, QftSettings, QloraSettings
 from engine.contract.model_source import resolve_model
 from engine.contract.presets import METHOD_CHOICES, preset_of, resolve_presets
 from engine.contract.spec_file import validate_spec
+from engine.memory.catalogue import bundled_shape
+from engine.memory.devices import this_computer
+from engine.memory.resolve import resolve_for_device
 from tests.test_spec import FIELDS, MINIMAL, document, refusals, sentences
 
 # What each preset sets beside the defaults; whoever changes this changes what people's files mean.
@@ -157,3 +161,32 @@ def test_presets_fill_the_training_and_null_is_an_answer(choice: Any) -> None:
     said = resolve_presets(validate_spec({**wish, "train": train}), reference).train
     assert (said.max_grad_norm, said.schedule, said.learning_rate) == (None, "linear", 0.5)
     assert resolve_presets(filled, reference) == filled
+
+
+def test_descent_without_clipping_gets_a_rate_that_it_bears() -> None:
+    def rate(method: dict[str, Any], **train: Any) -> float | None:
+        wish = {**MINIMAL, "method": method, "train": train}
+        return resolve_presets(validate_spec(wish), resolve_model("starter")).train.learning_rate
+
+    clipped, bare = rate({"kind": "lomo"}), rate({"kind": "lomo", "clip": "none"})
+    assert clipped is not None
+    assert bare is not None
+    assert bare < clipped
+    assert rate({"kind": "lomo"}, max_grad_norm=None) == bare
+    sgd = {"kind": "full", "optimizer": "sgd"}
+    assert (rate(sgd), rate(sgd, max_grad_norm=None)) == (clipped, bare)
+
+
+@pytest.mark.parametrize("targets", ["foo", "q_proj v_proj", "q_proj, foo"])
+def test_targets_that_no_layer_has_are_refused_before_the_forecast(targets: str) -> None:
+    wish = validate_spec({**MINIMAL, "method": {"kind": "lora", "targets": targets}})
+    with pytest.raises(RequestError, match="no linear layer called") as found:
+        resolve_for_device(wish, bundled_shape("starter"), this_computer())
+    assert found.value.field == "method.targets"
+
+
+def test_gpt2_has_no_layer_that_4_bits_can_hold() -> None:
+    wish = validate_spec({**MINIMAL, "method": {"kind": "qlora"}})
+    with pytest.raises(RequestError, match="kept in 4 bits") as found:
+        resolve_for_device(wish, bundled_shape("gpt2"), this_computer())
+    assert "lora" in found.value.advice

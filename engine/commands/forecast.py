@@ -29,7 +29,14 @@ def estimate_command(options: Namespace) -> ExitCode:
     device = _device(spec, options.gpu_gib)
     if options.all_methods:
         return _compare_methods(spec, device, as_json=options.json)
-    (forecast,), dataset = _forecast_and_read([spec], device)
+    found: tuple[RequestError, ...] = ()
+    forecast = None
+    try:
+        forecast = forecast_of(spec, device)
+    except (RequestError, RequestErrors) as error:
+        found = mistakes(error)
+    dataset = _read(spec, found)
+    assert forecast is not None
     if options.json:
         print_json(_document(forecast, dataset))
         return ExitCode.DONE
@@ -40,15 +47,16 @@ def estimate_command(options: Namespace) -> ExitCode:
 
 def _compare_methods(spec: RunSpec, device: Device, *, as_json: bool) -> ExitCode:
     """One row for each method and preset that can do the request; the others say why not."""
-    able: dict[MethodChoice, RunSpec] = {}
+    rows: dict[MethodChoice, Forecast] = {}
     refused: dict[MethodChoice, tuple[RequestError, ...]] = {}
     for choice in METHOD_CHOICES:
         try:
-            able[choice] = _with_method(spec, *choice)
-        except RequestErrors as error:
-            refused[choice] = error.errors
-    forecasts, dataset = _forecast_and_read(list(able.values()), device)
-    rows = dict(zip(able, forecasts, strict=True))
+            rows[choice] = forecast_of(_with_method(spec, *choice), device)
+        except (RequestError, RequestErrors) as error:
+            refused[choice] = mistakes(error)
+    # What no method can do is wrong with the request, and is said once, with the data's mistakes.
+    everywhere = () if rows else next(iter(refused.values()))
+    dataset = _read(spec, everywhere)
     if as_json:
         print_json(
             {
@@ -74,27 +82,20 @@ def _compare_methods(spec: RunSpec, device: Device, *, as_json: bool) -> ExitCod
     return ExitCode.DONE
 
 
-def _forecast_and_read(specs: Sequence[RunSpec], device: Device) -> tuple[list[Forecast], Dataset]:
-    """A forecast for each spec, and the data; all that `run` would refuse is refused at once.
+def _read(spec: RunSpec, found: Sequence[RequestError]) -> Dataset:
+    """The data; all that `run` would refuse is refused at once.
 
     Args:
-        specs: The same request with different methods.
-        device: Where it would run.
+        spec: Names it.
+        found: What is wrong already.
     """
-    found: list[RequestError] = []
-    forecasts: list[Forecast] = []
-    dataset = None
     try:
-        forecasts = [forecast_of(spec, device) for spec in specs]
-    except (RequestError, RequestErrors) as error:
-        found.extend(mistakes(error))
-    try:
-        dataset = read_dataset(specs[0].data)
+        dataset = read_dataset(spec.data)
     except RequestError as error:
-        found.append(error)
-    if found or dataset is None:
+        raise RequestErrors([*found, error]) from error
+    if found:
         raise RequestErrors(found)
-    return forecasts, dataset
+    return dataset
 
 
 def _document(forecast: Forecast, dataset: Dataset) -> dict[str, Any]:

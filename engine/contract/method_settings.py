@@ -194,8 +194,13 @@ class _FusedSettings(Frozen):
         default="stochastic",
         description="How a weight in bf16 is rounded; nearest loses small updates.",
     )
+    clip: Literal["two_pass_norm", "value", "none"] = Field(
+        default="none", description="How a large gradient is cut down."
+    )
     clip_value: float = Field(
-        default=1.0, gt=0, description="Largest entry of a gradient where clip is value."
+        default=1.0,
+        gt=0,
+        description="With clip value: entries of a gradient beyond this are cut down to it.",
     )
     embedding_rate: float = Field(
         default=1.0,
@@ -212,8 +217,8 @@ class LomoSettings(_FusedSettings):
     kind: Literal["lomo"] = "lomo"
     clip: Literal["two_pass_norm", "value", "none"] = Field(
         default="two_pass_norm",
-        description="Two_pass_norm clips by the exact length of the whole gradient, which takes a "
-        "second backward pass; value clips each entry.",
+        description="By the exact length of the whole gradient (two_pass_norm), which takes a "
+        "second backward pass; or each entry by its value.",
     )
 
 
@@ -223,8 +228,8 @@ class AdaLomoSettings(_FusedSettings):
     kind: Literal["adalomo"] = "adalomo"
     clip: Literal["none", "two_pass_norm", "value"] = Field(
         default="none",
-        description="The update is normalised as it is; two_pass_norm clips by the exact length "
-        "of the whole gradient, value each entry.",
+        description="Not needed, as each update is normalised; by the exact length of the whole "
+        "gradient (two_pass_norm), or each entry by its value.",
     )
 
 

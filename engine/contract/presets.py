@@ -70,27 +70,34 @@ class Preset:
 _ADAMW = Preset(learning_rate_small=2e-3, learning_rate=2e-5, schedule="linear")
 # Lion's update has a fixed size, so its rate is a fraction of AdamW's (Lion, section 5).
 _LION = Preset(learning_rate_small=8e-4, learning_rate=4e-6, schedule="linear")
-_SGD = Preset(1.0, 1e-2, schedule="linear", max_grad_norm=1.0)
 _LORA = Preset(learning_rate_small=5e-3, learning_rate=2e-4, schedule="constant")
 _QLORA_PAPER = replace(_LORA, max_grad_norm=0.3)
-_LOMO = Preset(1.0, 5e-4, schedule="linear", max_grad_norm=1.0)
-_LOMO_UNCLIPPED = Preset(0.3, 1e-4, schedule="linear")
+# LOMO is SGD; unclipped, both take no more than a third of that rate.
+_SGD = Preset(1.0, 5e-4, schedule="linear", max_grad_norm=1.0)
+_SGD_UNCLIPPED = Preset(0.3, 1e-4, schedule="linear")
 _ADALOMO = Preset(learning_rate_small=2e-2, learning_rate=5e-4, schedule="linear")
 
 
-def preset_of(method: MethodSettings) -> Preset:
-    """The preset that a method with its settings goes by."""
+def preset_of(method: MethodSettings, *, clips: bool = True) -> Preset:
+    """The preset that a method with its settings goes by.
+
+    Args:
+        method: Which.
+        clips: False where the person wants no clipping by length: some rates are too high then.
+    """
     if method.kind == "qft":
         return _ADAMW if method.update == "adamw" else _LION
     if method.kind == "full":
-        return {"sgd": _SGD, "lion": _LION}.get(method.optimizer, _ADAMW)
+        sgd = _SGD if clips else _SGD_UNCLIPPED
+        return {"sgd": sgd, "lion": _LION}.get(method.optimizer, _ADAMW)
     if method.kind == "qlora":
         return _QLORA_PAPER if method.preset == "paper" else _LORA
     if method.kind == "lora":
         return _LORA
+    by_length = method.clip == "two_pass_norm"
     if method.kind == "lomo":
-        return _LOMO if method.clip == "two_pass_norm" else _LOMO_UNCLIPPED
-    return replace(_ADALOMO, max_grad_norm=1.0) if method.clip == "two_pass_norm" else _ADALOMO
+        return _SGD if by_length and clips else _SGD_UNCLIPPED
+    return replace(_ADALOMO, max_grad_norm=1.0) if by_length else _ADALOMO
 
 
 def resolve_presets(spec: RunSpec, model: ModelReference) -> RunSpec:
@@ -100,19 +107,18 @@ def resolve_presets(spec: RunSpec, model: ModelReference) -> RunSpec:
         spec: What the person asked for.
         model: Whose size decides the learning rate.
     """
-    preset = preset_of(spec.method)
+    train = spec.train
+    # Null is an answer too: never.
+    clip_is_said = "max_grad_norm" in train.model_fields_set
+    preset = preset_of(spec.method, clips=not clip_is_said or train.max_grad_norm is not None)
     small = (number_of_parameters(model) or SMALL_MODEL_PARAMETERS) < SMALL_MODEL_PARAMETERS
     rate = preset.learning_rate_small if small else preset.learning_rate
-    train = spec.train
     filled = {
         "steps": DEFAULT_STEPS if train.steps is None and train.epochs is None else train.steps,
         "learning_rate": rate if train.learning_rate is None else train.learning_rate,
         "schedule": train.schedule or preset.schedule,
         "warmup_steps": preset.warmup_steps if train.warmup_steps is None else train.warmup_steps,
-        # Null is an answer too: never.
-        "max_grad_norm": train.max_grad_norm
-        if "max_grad_norm" in train.model_fields_set
-        else preset.max_grad_norm,
+        "max_grad_norm": train.max_grad_norm if clip_is_said else preset.max_grad_norm,
     }
     return spec.model_copy(update={"train": train.model_copy(update=filled)})
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from engine.contract.method_settings import AdaLomoSettings, LomoSettings
+from engine.contract.adapter_targets import refuse_adapter
+from engine.contract.method_settings import (
+    AdaLomoSettings,
+    LomoSettings,
+    LoraSettings,
+    QloraSettings,
+)
 from engine.contract.spec import RunSpec
 from engine.memory.devices import Device
 from engine.memory.estimate import estimate
@@ -19,7 +25,12 @@ def resolve_for_device(
         shape: The model's; without one nothing can be forecast, and recomputing is safe.
         device: Where it will run.
         longest_tokens: Longest conversation of the data, if known.
+
+    Raises:
+        RequestError: The model has no layer that an adapter could be put on.
     """
+    if shape is not None and isinstance(spec.method, LoraSettings | QloraSettings):
+        refuse_adapter(spec.method, shape.linear_layers)
     spec = _with_precision(spec, device)
     if spec.train.activation_checkpointing != "auto":
         return spec

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -104,15 +104,34 @@ class AdaLomoMethod:
         """Nothing here goes by passes."""
 
 
+class _FirstSweep(NamedTuple):
+    """What is known after looking at a gradient once.
+
+    Attributes:
+        row: Factor of the second moment, (matrices, rows).
+        column: The other, (matrices, columns).
+        weight_square: Sum of squares of the weights, (matrices,).
+        has_gradient: Whether it is anything but zero, (matrices, 1).
+        square: Of the gradient, where all of it was one chunk.
+    """
+
+    row: Tensor
+    column: Tensor
+    weight_square: Tensor
+    has_gradient: Tensor
+    square: Tensor | None
+
+
 def _update_matrices(update: WeightUpdate, group: list[Chunk], moment: _Moment) -> None:
     """The step of some matrices, each by itself; `group` are all their rows."""
-    row, column, weight_square, has_gradient = _new_moment(update, group, moment)
+    row, column, weight_square, has_gradient, known = _new_moment(update, group, moment)
     row_root, column_root = inverse_roots(row, column)
-    square = torch.zeros_like(weight_square)
+    of_direction = torch.zeros_like(weight_square)
     for chunk in group:
-        square += direction_square(update.gradient(chunk), row_root[:, chunk.rows], column_root)
+        square = update.gradient(chunk).square() if known is None else known
+        of_direction += direction_square(square, row_root[:, chunk.rows], column_root)
     _, rows, columns = update.weight.shape
-    far, own_rate = rates(update.learning_rate, weight_square, square, rows * columns)
+    far, own_rate = rates(update.learning_rate, weight_square, of_direction, rows * columns)
     far = far * has_gradient.unsqueeze(-1)
     decay = update.weight.weight_decay
     shrink = 1 - own_rate * has_gradient.unsqueeze(-1) * decay if decay else None
@@ -122,32 +141,27 @@ def _update_matrices(update: WeightUpdate, group: list[Chunk], moment: _Moment) 
         update.write(chunk, values)
 
 
-def _new_moment(
-    update: WeightUpdate, group: list[Chunk], moment: _Moment
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The first sweep: both factors move, where there is a gradient at all.
-
-    Returns:
-        The factors (matrices, rows) and (matrices, columns), the sum of squares of the weights
-        (matrices,), and whether there is a gradient, (matrices, 1).
-    """
+def _new_moment(update: WeightUpdate, group: list[Chunk], moment: _Moment) -> _FirstSweep:
+    """The first sweep: both factors move, where there is a gradient at all."""
     matrices = group[0].matrices
     _, rows, columns = update.weight.shape
     of_rows: list[Tensor] = []
-    of_columns = torch.zeros_like(moment.column[matrices])
+    of_columns, square = torch.zeros_like(moment.column[matrices]), None
     weight_square = torch.zeros_like(of_columns[:, 0])
     for chunk in group:
         square = update.gradient(chunk).square()
         of_rows.append(square.sum(dim=-1))
         of_columns += square.sum(dim=-2)
         weight_square += torch.linalg.vector_norm(update.read(chunk), dim=(-2, -1)).square_()
+    known = square if len(group) == 1 else None
     row_square = torch.cat(of_rows, dim=-1)
     has_gradient = row_square.amax(dim=-1, keepdim=True) > 0
     decay = second_moment_decay(update.step)
     column = moved_average(moment.column[matrices], of_columns / rows, decay)
     moment.column[matrices] = torch.where(has_gradient, column, moment.column[matrices])
     if moment.row is None:
-        return torch.ones_like(weight_square.unsqueeze(-1)), column, weight_square, has_gradient
+        one = torch.ones_like(weight_square.unsqueeze(-1))
+        return _FirstSweep(one, column, weight_square, has_gradient, known)
     row = moved_average(moment.row[matrices], row_square / columns, decay)
     moment.row[matrices] = torch.where(has_gradient, row, moment.row[matrices])
-    return row, column, weight_square, has_gradient
+    return _FirstSweep(row, column, weight_square, has_gradient, known)

@@ -52,9 +52,15 @@ def inverse_roots(row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
     return relative.rsqrt_().unsqueeze(-1), column.rsqrt().unsqueeze(-2)
 
 
-def direction_square(gradient: Tensor, row_root: Tensor, column_root: Tensor) -> Tensor:
-    """Sum of squares of the direction, (matrices,), without making it."""
-    weighted = gradient.square() @ column_root.square().transpose(-1, -2)
+def direction_square(square: Tensor, row_root: Tensor, column_root: Tensor) -> Tensor:
+    """Sum of squares of the direction, (matrices,), without making it.
+
+    Args:
+        square: Of the gradient, (matrices, rows, columns).
+        row_root: Of these rows, from `inverse_roots`.
+        column_root: From `inverse_roots`.
+    """
+    weighted = square @ column_root.square().transpose(-1, -2)
     return (weighted * row_root.square()).sum(dim=(-2, -1))
 
 
@@ -90,7 +96,7 @@ def adalomo_step(
 
     Args:
         values: The weights, (matrices, rows, columns).
-        gradient: Same shape; not changed.
+        gradient: Same shape; used up.
         row_root: Of these rows, from `inverse_roots`.
         column_root: From `inverse_roots`.
         far: From `rates`.
@@ -98,7 +104,7 @@ def adalomo_step(
     """
     if shrink is not None:
         values.mul_(shrink)
-    values.sub_((gradient * column_root).mul_(row_root * far))
+    values.sub_(gradient.mul_(column_root).mul_(row_root * far))
 
 
 def second_moment(row: Tensor, column: Tensor) -> Tensor:

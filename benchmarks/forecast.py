@@ -42,6 +42,7 @@ from engine.memory.devices import this_computer
 from engine.memory.estimate import estimate
 from engine.meter import LiveTensorMeter
 from engine.methods import METHODS
+from engine.model import recompute_activations
 from engine.model_traits import traits_of
 from engine.preparation import live_tensors
 
@@ -171,7 +172,7 @@ def measure(case: Case) -> Measured:
 
 def _peak(model: Any, spec: RunSpec, case: Case) -> int:
     if case.checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        recompute_activations(model)
     method = METHODS[spec.method.kind]()
     method.prepare(model, spec, CPU)
     assert isinstance(model, nn.Module)

@@ -105,6 +105,13 @@ def jobs() -> list[Job]:
         Job("steps", eight, "adalomo", _LENGTHS),
         Job("steps", eight, "qft-lean", _LENGTHS),
         Job("caps", eight, "qft-balanced", _LENGTHS, _CAPS_GIB),
+        Job("steps", seven, "lomo", published),
+        *(Job("steps", eight, name, _LENGTHS) for name in ("qlora", "lora", "full-adamw-8bit")),
+        *(Job("steps", eight, name, _LENGTHS) for name in ("qft-quality", "qft-paper")),
+        *(Job("steps", eight, name, _LENGTHS) for name in ("full-sgd", "full-lion")),
+        *(Job("caps", eight, name, _LENGTHS, _CAPS_GIB) for name in ("qlora", "lomo", "qft-lean")),
+        *(Job("caps", seven, name, _LENGTHS, _CAPS_GIB) for name in ("qft-paper", "qft-quality")),
+        Job("caps", seven, "full-adamw-8bit", _LENGTHS, _CAPS_GIB),
     ]
 
 

@@ -107,17 +107,24 @@ METHODS: dict[str, SuiteMethod] = {
     "qft-quality": _method(_QFT, 4e-6, preset={"preset": "quality", "residual_bits": 4}),
     "qft-paper": _method(_QFT, 4e-6, preset=_QFT_PAPER),
     "qft-int8-products": _method(_QFT, 4e-6, matmul="int8"),
-    "lora": _method(_LORA, 2e-4, needs=("peft",), optimizer="adamw"),
-    "qlora": _method(_QLORA, 2e-4, needs=("peft", "bitsandbytes")),
+    "lora": _method(_LORA, 2e-4, max_grad_norm=1.0, needs=("peft",), optimizer="adamw"),
+    "qlora": _method(_QLORA, 2e-4, max_grad_norm=1.0, needs=("peft", "bitsandbytes")),
     "lomo": _method(_LOMO, 5e-4, max_grad_norm=1.0, precision="bf16"),
     "lomo-unclipped": _method(_LOMO, 1e-4, clip="none", precision="bf16"),
     "adalomo": _method(_ADALOMO, 5e-4, precision="bf16"),
     "full-sgd": _method(_FULL, 5e-4, max_grad_norm=1.0, optimizer="sgd", precision="bf16"),
-    "full-lion": _method(_FULL, 4e-6, needs=("bitsandbytes",), optimizer="lion", precision="bf16"),
-    "full-adamw-8bit": _method(
-        _FULL, 2e-5, needs=("bitsandbytes",), optimizer="adamw_8bit", precision="bf16"
+    "full-lion": _method(
+        _FULL, 4e-6, max_grad_norm=1.0, needs=("bitsandbytes",), optimizer="lion", precision="bf16"
     ),
-    "full-adamw": _method(_FULL, 2e-5, optimizer="adamw", precision="bf16"),
+    "full-adamw-8bit": _method(
+        _FULL,
+        2e-5,
+        max_grad_norm=1.0,
+        needs=("bitsandbytes",),
+        optimizer="adamw_8bit",
+        precision="bf16",
+    ),
+    "full-adamw": _method(_FULL, 2e-5, max_grad_norm=1.0, optimizer="adamw", precision="bf16"),
 }
 # Every field of `train`; memory is asked for where recomputing activations is on.
 TRAIN: dict[str, Any] = {

@@ -30,7 +30,7 @@ if __name__ == "__main__" and os.environ != engine_environment():
         sys.executable, [sys.executable, "-m", __spec__.name, *sys.argv[1:]], engine_environment()
     )
 
-from engine.contract.durable import write_json
+from engine.contract.durable import read_json, write_json
 from engine.contract.events import EventWriter
 from engine.contract.model_source import resolve_model
 from engine.contract.presets import resolve_presets
@@ -117,7 +117,7 @@ class Sweep:
         preset = self._preset(searched.method)
         done: dict[Setting, Trial] = {}
         schedule, clip = preset.schedule or "cosine", preset.max_grad_norm
-        for rate in searched.rates:
+        for rate in sorted({*searched.rates, preset.learning_rate or 0.0}):
             yield from self._once(name, searched, Setting(rate, schedule, clip), done)
         best = _best(done)
         for other in SCHEDULES:
@@ -208,6 +208,12 @@ def document(trials: Sequence[Trial], sweep: Sweep) -> dict[str, Any]:
     }
 
 
+def _known(path: Path | None) -> list[Trial]:
+    """What a result file holds of an earlier search."""
+    found = read_json(path) if path is not None else None
+    return [Trial(**trial) for trial in (found or {}).get("trials", [])]
+
+
 def main() -> None:
     """Search every method; write as results come."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -218,9 +224,10 @@ def main() -> None:
     parser.add_argument("--save", type=Path)
     options = parser.parse_args()
     sweep = Sweep(options.sample or ["pirate", "support"], options.seeds, options.steps)
-    trials: list[Trial] = []
+    names: list[str] = options.only or list(SEARCHED)
+    trials = [one for one in _known(options.save) if one.method not in names]
     started = time.monotonic()
-    for name in options.only or SEARCHED:
+    for name in names:
         for trial in sweep.search(name, SEARCHED[name]):
             trials.append(trial)
             minutes = (time.monotonic() - started) / 60
@@ -229,7 +236,8 @@ def main() -> None:
                 f"clip {trial.max_grad_norm}: {trial.mean}"
             )
             if options.save:
-                write_json(options.save, document(trials, sweep))
+                in_order = sorted(trials, key=lambda one: list(SEARCHED).index(one.method))
+                write_json(options.save, document(in_order, sweep))
 
 
 if __name__ == "__main__":

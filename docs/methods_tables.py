@@ -71,7 +71,7 @@ def memory_table() -> str:
             )
         )
     titles = [catalogue()[model].title for model in GEOMETRIES]
-    sizes = [word for title in titles for word in (f"{title}: states", "run")]
+    sizes = [word for title in titles for word in (f"{title}: states, GiB", "run, GiB")]
     return (
         f"{table(('method', 'states', 'gradients', *sizes), cells)}\n\n"
         f"States (weights, moments and adapters) and gradients alive at once in bytes per "

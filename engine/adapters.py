@@ -84,7 +84,8 @@ def freeze(model: Any, form: FourBitFormat | None, device: torch.device) -> None
 def _move(module: nn.Module, device: torch.device) -> None:
     """Its own tensors only; a layer in 4 bits must not be touched once it is in place."""
     for parameter in module.parameters(recurse=False):
-        parameter.data = parameter.data.to(device)
+        # A copy always: a view of the mapped file would keep all of it in memory.
+        parameter.data = parameter.data.to(device, copy=True)
     for name, buffer in module.named_buffers(recurse=False):
         setattr(module, name, buffer.to(device))
 

@@ -177,7 +177,8 @@ class BackwardUpdates:
                 decay = self._train.weight_decay if one.parameter.ndim > 1 else 0.0
                 self._hook(FusedWeight(one.name, number, one.parameter, rate, decay))
         self._model.to(device)
-        compute_in(self._model, compute_dtype(device))
+        if kept != torch.float32:
+            compute_in(self._model, compute_dtype(device))
         return named
 
     def _hook(self, weight: FusedWeight) -> None:

@@ -46,6 +46,8 @@ class LibraryOptimizer:
             ],
             {one.parameter.device.type for one in parameters} == {"cpu"},
         )
+        groups = self._optimizer.param_groups
+        self._group_of = {one: group for group in groups for one in group["params"]}
         self._allocate()
 
     def _allocate(self) -> None:
@@ -70,15 +72,13 @@ class LibraryOptimizer:
             only: The one parameter to update.
         """
         every = self._optimizer.param_groups
-        for group in every:
+        if only is not None:
+            group = {**self._group_of[only], "params": [only]}
+            self._optimizer.param_groups = [group]
+        for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        for state in self._optimizer.state.values():
-            _count(state, step - 1)
-        if only is None:
-            self._optimizer.step()
-            return
-        group = next(group for group in every if any(p is only for p in group["params"]))
-        self._optimizer.param_groups = [{**group, "params": [only]}]
+            for parameter in group["params"]:
+                _count(self._optimizer.state.get(parameter, {}), step - 1)
         self._optimizer.step()
         self._optimizer.param_groups = every
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +27,13 @@ from engine.memory.estimate import Forecast, estimate
 from engine.meter import MEASURED_STEPS, give_back_freed_memory
 from engine.methods import METHODS
 from engine.methods.protocol import Method
-from engine.model import LoadedModel, choose_torch_device, fetch_model, load_model
+from engine.model import (
+    LoadedModel,
+    choose_torch_device,
+    fetch_model,
+    load_model,
+    recompute_activations,
+)
 from engine.model_traits import keeps_packed_apart, traits_of
 
 NUM_PROMPTS = 3
@@ -111,8 +116,7 @@ def prepare(run: RunDir, events: EventWriter) -> Prepared:
     forecast = estimate(spec, shape, choose_device(str(device)), order.widest)
     _tell_forecast(forecast, events)
     if spec.train.activation_checkpointing is True:
-        model: Any = loaded.model
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        recompute_activations(loaded.model)
     method = METHODS[spec.method.kind]()
     for message in method.prepare(loaded.model, spec, device) or ():
         events.emit("notice", message=message)

@@ -27,6 +27,7 @@ from engine.contract.spec_file import validate_spec
 from engine.distribution import BIN_CENTRES, GROUP, Distribution, distribution_of, merged
 from engine.gradient_pass import first_batch, pass_gradients
 from engine.memory.model_shape import Role
+from engine.memory.plans import plan_for
 from engine.model import LoadedModel, fetch_model, load_model
 from engine.preparation import unchanged_dataset
 from engine.result import load_result
@@ -237,9 +238,10 @@ def _load_export(run: RunDir, spec: RunSpec, seen: Xray) -> LoadedModel:
         goes_on = run.result is None
         way_out = f"Its first one comes at step {spec.train.checkpoint_every}." if goes_on else ""
         raise RequestError("TARGET", f"{run.name} has neither checkpoint nor result.", way_out)
-    seen.notes.append(
-        "No checkpoint is left: these are the weights of the result, and there is no momentum."
-    )
+    plan = plan_for(spec.method)
+    has_moments = plan.adapter is not None or plan.of("linear").moments
+    moments = ", and there are no moments" if has_moments else ""
+    seen.notes.append(f"No checkpoint is left: these are the weights of the result{moments}.")
     if is_adapter_folder(run.export):
         seen.notes.append(ADAPTER_ONLY)
         return load_result(run.export, torch.device("cpu"))
@@ -291,8 +293,8 @@ def _tell_odd_rows(seen: Xray, views: Iterable[TensorView]) -> None:
     odd = sum(1 for view in views if view.is_matrix and view.shape[-1] % GROUP)
     if odd:
         seen.notes.append(
-            f"{odd} matrices have rows that are no multiple of {GROUP} long: there per {GROUP} is "
-            "per row."
+            f"In {odd} {'matrix' if odd == 1 else 'matrices'} a row cannot be cut into groups of "
+            f"{GROUP}: there, a scale per {GROUP} values means one scale per row."
         )
 
 

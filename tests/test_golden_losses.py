@@ -19,9 +19,10 @@ from tests.tiny import chat_rows, prepared, tiny_model_folder, tiny_spec, write_
 
 RECORD = Path(__file__).parent / "data" / "golden_losses.json"
 STEPS = 20
-# Other CPUs round a product differently in the last digit; chance may then round a weight
-# differently too.
-TOLERANCE = 2e-3
+# Other CPUs round a product differently in the last digit.
+TOLERANCE = 2e-4
+# And then chance may round a weight differently.
+TOLERANCE_OF_CHANCE = 2e-3
 
 
 def losses(choice: MethodChoice, folder: Path, chats: Path, runs: Path) -> list[float]:
@@ -48,7 +49,8 @@ def test_the_losses_are_those_on_record(
 ) -> None:
     recorded = json.loads(RECORD.read_text(encoding="utf-8"))[choice.key]
     found = losses(choice, tiny_folder("llama"), chats_file, tmp_path)
-    assert found == pytest.approx(recorded, rel=TOLERANCE)
+    tolerance = TOLERANCE_OF_CHANCE if choice.kind == "qft" else TOLERANCE
+    assert found == pytest.approx(recorded, rel=tolerance)
     assert found[-1] < found[0]
 
 

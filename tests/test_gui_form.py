@@ -143,6 +143,18 @@ def test_the_forecast_follows_the_settings_of_qft(forecasts: Forecasts) -> None:
     assert total() < total(gradients="stack")
 
 
+def test_no_command_is_offered_for_what_cannot_run(forecasts: Forecasts) -> None:
+    assert "python -m engine run" in frames(forecasts).command
+    refused = (RequestError("name", "a run called x exists already."),)
+    for now in (
+        frames(forecasts, batch_size=0),
+        frames(forecasts, model=OTHER, model_path=""),
+        setup_frames(form_with({"name": "x"}), forecasts, refused),
+    ):
+        assert "python -m engine run" not in now.command
+        assert "once the mistakes above are mended" in now.command
+
+
 def test_several_mistakes_are_told_at_once(forecasts: Forecasts) -> None:
     now = frames(forecasts, batch_size=0, learning_rate="fast", data=OTHER, data_path="/no.jsonl")
     assert set(now.wrong) == {"batch_size", "learning_rate", "data_path"}

@@ -14,8 +14,8 @@ from engine.contract.presets import METHOD_CHOICES, MethodChoice, resolve_preset
 from engine.contract.spec import RunSpec, TrainSpec
 from engine.contract.spec_file import validate_spec
 from qft_gui.forecasts import Forecasts
-from qft_gui.form import LABELS, Form, field_names, place_of
-from qft_gui.pages.setup_fields import CHOICES, HELP
+from qft_gui.form import CLIP_OF, LABELS, Form, field_names, place_of
+from qft_gui.pages.setup_fields import CHOICES, HELP, own_text
 from qft_gui.setup_frames import setup_frames
 from qft_gui.spec_fields import SETTING_FIELDS, SettingField, own_settings, settings_of
 
@@ -60,6 +60,11 @@ OTHER_VALUES["qlora"] |= OTHER_VALUES["lora"]
 OTHER_VALUES["adalomo"] = OTHER_VALUES["lomo"]
 
 
+def asked_for(key: str) -> dict[str, Any]:
+    """What has to be set before a setting has a say."""
+    return {CLIP_OF[key]: "value"} if key in CLIP_OF else {}
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -92,7 +97,7 @@ def test_a_mistake_in_a_setting_stands_at_its_method(
     forecasts: Forecasts, key: str, value: object
 ) -> None:
     kind = SETTING_FIELDS[key].kind
-    form = form_with({key: value})
+    form = form_with({**asked_for(key), key: value})
     now = setup_frames(replace(form, kind=kind), forecasts)
     assert list(now.wrong) == [key]
     assert now.waits[0].startswith(LABELS[key])
@@ -128,10 +133,12 @@ def test_every_setting_of_every_method_reaches_the_run(
     value = OTHER_VALUES[choice.kind][setting.name]
     if value == own_settings(*choice)[setting.key]:  # as the published algorithm has it
         value = setting.choices[0][1]
-    form = form_with({}).with_method(*choice).with_values({setting.key: value})
-    assert form.changed == (setting.key,)
+    first = asked_for(setting.key)
+    form = form_with({}).with_method(*choice).with_values({**first, setting.key: value})
+    assert set(form.changed) == {*first, setting.key}
     asked = form.document()["method"]
-    assert set(asked) - {"kind", "preset"} == {setting.name}
+    assert {f"{choice.kind}.{name}" for name in asked} >= {*first, setting.key}
+    assert len(set(asked) - {"kind", "preset"}) == len(first) + 1
     if (choice.preset, setting.key) == ("paper", "qft.matmul"):
         with pytest.raises(RequestErrors, match="int8 products need"):
             validate_spec(form.document())
@@ -200,7 +207,7 @@ def test_what_is_left_empty_is_the_methods_own(choice: MethodChoice) -> None:
 
 def test_a_schedule_and_a_clip_of_ones_own_win() -> None:
     def train(**values: Any) -> TrainSpec:
-        form = form_with(values).with_method("qlora", "paper")
+        form = form_with({}).with_method("qlora", "paper").with_values(values)
         return resolve_presets(validate_spec(form.document()), resolve_model(SMALL)).train
 
     assert (train().schedule, train().max_grad_norm) == ("constant", 0.3)
@@ -218,11 +225,57 @@ def test_the_page_says_what_the_methods_own_is(forecasts: Forecasts) -> None:
 
 
 def test_lomo_refuses_what_its_clip_cannot(forecasts: Forecasts) -> None:
-    norm = form_with({"max_grad_norm": "1"}).with_method("lomo", None)
+    norm = form_with({}).with_method("lomo", None).with_values({"max_grad_norm": "1"})
     assert not setup_frames(norm, forecasts).waits
     by_value = setup_frames(norm.with_values({"lomo.clip": "value"}), forecasts)
     assert list(by_value.wrong) == ["max_grad_norm"]
     assert "two_pass_norm" in by_value.wrong["max_grad_norm"]
+
+
+TYPED = {"learning_rate": "0.5", "schedule": "constant", "max_grad_norm": "1"}
+
+
+def test_another_method_or_preset_takes_its_own_rate_schedule_and_clip() -> None:
+    form = form_with({"seed": 7}).with_method("qft", "paper").with_values(TYPED)
+    for other in (form.with_method("qft", "quality"), form.with_method("full", None)):
+        assert [other.value(name) for name in TYPED] == ["", "", ""]
+        assert other.seed == 7
+    # To undo the changes is no change of the method.
+    undone = form.with_method(*form.choice)
+    assert [undone.value(name) for name in TYPED] == list(TYPED.values())
+
+
+@pytest.mark.parametrize("kind", ["lomo", "adalomo"])
+def test_the_largest_entry_is_asked_for_only_where_it_clips(
+    forecasts: Forecasts, kind: MethodKind
+) -> None:
+    key = f"{kind}.clip_value"
+    norm = form_with({}).with_method(kind, None)
+    norm = norm.with_values({f"{kind}.clip": "two_pass_norm", key: 0})
+    hidden = setup_frames(norm, forecasts)
+    assert hidden.looks[key] == {"visible": False}
+    assert not hidden.waits
+    assert "clip_value" not in norm.document()["method"]
+    shown = setup_frames(norm.with_values({f"{kind}.clip": "value"}), forecasts)
+    assert shown.looks[key] == {"visible": True}
+    assert list(shown.wrong) == [key]
+
+
+def test_an_emptied_field_stands_for_what_it_shows() -> None:
+    form = form_with({})
+    numbers = [name for name in field_names() if isinstance(form.value(name), int | float)]
+    numbers = [name for name in numbers if name not in CHOICES]
+    assert {"steps", "batch_size", "weight_decay", "seed", "qlora.alpha"} <= set(numbers)
+    reference = resolve_model(SMALL)
+    for choice in METHOD_CHOICES:
+        chosen = form.with_method(*choice)
+        emptied = chosen.with_values(dict.fromkeys(numbers))
+        shown = {name: float(own_text(chosen, name)) for name in numbers}
+        typed = chosen.with_values(
+            {name: value for name, value in shown.items() if name in own_settings(*choice)}
+        ).with_values({name: value for name, value in shown.items() if "." not in name})
+        specs = [validate_spec(one.document()) for one in (emptied, typed)]
+        assert resolve_presets(specs[0], reference) == resolve_presets(specs[1], reference)
 
 
 def test_changes_are_told_by_name(forecasts: Forecasts) -> None:

@@ -58,7 +58,7 @@ def test_every_number_of_the_newest_step_is_shown_and_explained(tmp_path: Path) 
     assert shown(now) == {
         "Codes changed": "3.1 % of all codes in this step",
         "Update against step": "0.091 of a quantization step",
-        "Quantization step": "1.9e-3 in units of the weights",
+        "Quantization step": "0.0019 in units of the weights",
         "Gradient length": "2.5 over all that is trained",
         "Gradient": "clipped to 0.4 of its length",
         "Outliers": "1.0 % of the weights, in float32",

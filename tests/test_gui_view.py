@@ -118,7 +118,7 @@ def test_before_the_first_step_the_phase_is_said(tmp_path: Path) -> None:
 def test_the_head_shows_forecast_beside_measured(tmp_path: Path) -> None:
     facts = {fact["name"]: fact for fact in run.run_head(snapshot(tmp_path))["facts"]}
     assert facts["Step"]["value"] == "60"
-    assert "+3.1 %" in facts["Tensors at peak"]["unit"]
+    assert "+3.1 %" in facts["Tensors at peak (without Python and PyTorch)"]["unit"]
     assert facts["Held-out loss"]["unit"] == "was 2.80"
 
 
@@ -232,6 +232,39 @@ def test_every_method_and_every_preset_is_a_row_with_a_sentence() -> None:
     assert all(row["known"] for row in rows.values())
 
 
+def test_full_tuning_is_called_by_what_it_does() -> None:
+    form = Form(device="cpu").with_method("full", None)
+    assert table_rows(form)["full"]["name"] == "Full"
+    assert table_rows(form)["full"]["gives"].endswith("in 32 bits, with AdamW: the yardstick")
+    other = form.with_values({"full.optimizer": "adamw_8bit", "full.precision": "bf16"})
+    row = table_rows(other)["full"]
+    assert (row["name"], row["gives"]) == (
+        "Full, changed",
+        "Every weight in 16 bits, with 8-bit AdamW",
+    )
+
+
+def test_the_bits_of_lomo_are_the_devices_own() -> None:
+    form = Form(device="cpu").with_method("lomo", None)
+    assert table_rows(form)["lomo"]["gives"].endswith("weights in 32 bits")
+    in_bf16 = form.with_values({"lomo.precision": "bf16"})
+    assert table_rows(in_bf16)["lomo"]["gives"].endswith("weights in 16 bits")
+
+
+@pytest.mark.parametrize(("model", "is_said"), [("starter", True), ("smollm2-135m", False)])
+def test_where_all_methods_are_mostly_python_the_table_says_so(model: str, is_said: bool) -> None:
+    report = Forecasts().report(Form(model=model, device="cpu").document())
+    page = render("method_table", **setup.method_table(report))
+    assert ("Most of this is Python and PyTorch" in page) is is_said
+
+
+@pytest.mark.parametrize(("typed", "shown"), [(512, "512"), (4096, "2,048, all that")])
+def test_a_length_beyond_the_model_says_what_is_used(typed: int, shown: str) -> None:
+    form = Form(model="tinyllama-1.1b", device="cpu", sequence_length=typed)
+    facts = dict(setup.fit_card(Forecasts().report(form.document()))["facts"])
+    assert facts["Length"].startswith(shown)
+
+
 def test_a_preset_with_other_settings_says_that_it_is_changed() -> None:
     paper = Form(device="cpu").with_method("qft", "paper")
     rows = table_rows(paper.with_values({"qft.rounding": "stochastic"}))
@@ -254,9 +287,9 @@ def test_methods_that_change_every_weight_stand_apart_from_adapters() -> None:
 @pytest.mark.parametrize("kind", METHOD_KINDS)
 def test_a_run_of_every_method_is_shown(tmp_path: Path, kind: MethodKind) -> None:
     now = snapshot(tmp_path, kind=kind)
-    assert f"· {methods.METHOD_NAMES[kind]} ·" in run.run_head(now)["about"]
+    assert f"· {methods.METHOD_NAMES[kind]}" in run.run_head(now)["about"]
     page = render("run_head", **run.run_head(now)) + render("runs_table", **runs.runs_table([now]))
-    assert page.count(methods.METHOD_NAMES[kind]) == 2
+    assert page.count(f"· {methods.METHOD_NAMES[kind]}") == 2
 
 
 def test_a_method_that_cannot_do_it_says_why_and_the_others_keep_their_numbers() -> None:

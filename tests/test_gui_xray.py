@@ -124,6 +124,13 @@ def test_a_sentence_reads_each_plot() -> None:
     )
 
 
+def test_without_outliers_a_sentence_says_so() -> None:
+    layers = [seen(label=f"layer {number}", outliers=0.0) for number in range(2)]
+    one = answer(kinds=[{"kind": "weights", "layers": layers, "tensors": []}])
+    said = view.readings(one, "weights", view.ALL)
+    assert said["outliers"] == "No layer has a value beyond 4 times its rms."
+
+
 def test_a_few_outliers_of_a_small_matrix_are_no_news() -> None:
     two_of_4096 = 100 * 2 / 4096
     layers = [seen(label="layer 0", outliers=two_of_4096)]

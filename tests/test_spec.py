@@ -246,6 +246,17 @@ def test_bounds_hold_to_the_last_value(entry: tuple[str, Any, Any, Any, Any]) ->
             ["method.round: there is no such setting. Did you mean rounding?"],
         ),
         (
+            document("method.preset", "paper", kind="lora"),
+            [
+                "method.preset: there is no such setting. Known here: alpha, dropout, kind, "
+                "optimizer, rank, targets."
+            ],
+        ),
+        (
+            document("method.learning_rate", 0.1, kind="lomo"),
+            ["method.learning_rate: there is no such setting. Write it under train."],
+        ),
+        (
             document("method.preset", "papers", kind="qft"),
             [
                 "method.preset: it should be 'balanced', 'lean', 'quality' or 'paper', but is "

@@ -309,17 +309,18 @@ def test_a_broken_checkpoint_is_passed_over_and_left_where_it_is(
     assert tree(run.path) == before
 
 
+@pytest.mark.parametrize("kind", ["qft", "lomo"])
 def test_without_a_checkpoint_the_result_is_looked_at(
-    spec: Callable[..., RunSpec], tmp_path: Path
+    kind: str, spec: Callable[..., RunSpec], tmp_path: Path
 ) -> None:
-    run, prepared = trained(spec(), tmp_path, steps=0)
+    run, prepared = trained(spec(kind), tmp_path, steps=0)
     with pytest.raises(RequestError, match="tiny has neither checkpoint nor result"):
         xray_run(run, None, say_nothing)
     export_model(run, prepared.loaded, prepared.method)
     seen = xray_run(run, None, say_nothing)
     assert list(seen.kinds) == ["weights", "gradients"]
     assert seen.step is None
-    assert "no momentum" in seen.notes[0]
+    assert ("no moments" in seen.notes[0]) is (kind == "qft")
 
 
 def test_a_run_whose_data_is_gone_still_shows_the_rest(

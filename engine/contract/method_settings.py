@@ -99,11 +99,6 @@ class QftSettings(Frozen):
             )
         return self
 
-    @property
-    def follows_preset(self) -> bool:
-        """Whether every setting is the preset's own."""
-        return self == QftSettings.model_validate({"preset": self.preset})
-
 
 AdapterPreset = Literal["balanced", "paper"]
 # QLoRA's hyperparameters for Guanaco (Dettmers et al., 2023, appendix B); dropout is that of the
@@ -169,11 +164,6 @@ class QloraSettings(_AdapterSettings):
     @classmethod
     def _fill_from_preset(cls, value: Any) -> Any:
         return _filled(value, QLORA_PRESETS)
-
-    @property
-    def follows_preset(self) -> bool:
-        """Whether every setting is the preset's own."""
-        return self == QloraSettings.model_validate({"preset": self.preset})
 
 
 class LoraSettings(_AdapterSettings):

@@ -70,11 +70,11 @@ class Preset:
 _ADAMW = Preset(learning_rate_small=2e-3, learning_rate=2e-5, schedule="linear")
 # Lion's update has a fixed size, so its rate is a fraction of AdamW's (Lion, section 5).
 _LION = Preset(learning_rate_small=8e-4, learning_rate=4e-6, schedule="linear")
-_LORA = Preset(learning_rate_small=5e-3, learning_rate=2e-4, schedule="constant")
+_LORA = Preset(3e-3, 2e-4, schedule="constant", max_grad_norm=1.0)
 _QLORA_PAPER = replace(_LORA, max_grad_norm=0.3)
 # LOMO is SGD; unclipped, both take no more than a third of that rate.
 _SGD = Preset(1.0, 5e-4, schedule="linear", max_grad_norm=1.0)
-_SGD_UNCLIPPED = Preset(0.3, 1e-4, schedule="linear")
+_SGD_UNCLIPPED = Preset(0.3, 1e-4, schedule="constant")
 _ADALOMO = Preset(learning_rate_small=2e-2, learning_rate=5e-4, schedule="linear")
 
 
@@ -89,7 +89,8 @@ def preset_of(method: MethodSettings, *, clips: bool = True) -> Preset:
         return _ADAMW if method.update == "adamw" else _LION
     if method.kind == "full":
         sgd = _SGD if clips else _SGD_UNCLIPPED
-        return {"sgd": sgd, "lion": _LION}.get(method.optimizer, _ADAMW)
+        lion, adamw = (replace(one, max_grad_norm=1.0) for one in (_LION, _ADAMW))
+        return {"sgd": sgd, "lion": lion}.get(method.optimizer, adamw)
     if method.kind == "qlora":
         return _QLORA_PAPER if method.preset == "paper" else _LORA
     if method.kind == "lora":

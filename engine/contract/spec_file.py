@@ -142,7 +142,7 @@ def _sentence(detail: ErrorDetails) -> list[RequestError]:
     place = _place_of(detail)
     field = ".".join(place) or "spec"
     if detail["type"] == "extra_forbidden":
-        return [RequestError(field, "there is no such setting.", _closest(place))]
+        return [RequestError(field, "there is no such setting.", _closest(detail))]
     if detail["type"] == "missing":
         return [RequestError(field, "it is missing.", "Add it.")]
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
@@ -186,19 +186,31 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _closest(place: Sequence[str]) -> str:
-    *groups, key = place
-    known = sorted(_keys_of(".".join(groups)))
+def _closest(detail: ErrorDetails) -> str:
+    """Where a setting of that name is, or which of this group comes near."""
+    *groups, key = _place_of(detail)
+    group = ".".join(groups)
+    kind = str(detail["loc"][1]) if group == "method" else None
+    known = sorted(_keys_of(group, kind))
     close = difflib.get_close_matches(key, known, n=1)
+    elsewhere = [other for other in RunSpec.model_fields if key in _keys_of(other)]
+    if elsewhere and elsewhere != [group]:
+        return f"Write it under {elsewhere[0]}."
     if close:
         return f"Did you mean {close[0]}?"
     return f"Known here: {', '.join(known)}."
 
 
-def _keys_of(group: str) -> set[str]:
+def _keys_of(group: str, kind: str | None = None) -> set[str]:
+    """The settings of a group; of `method` those of one kind, or of all."""
     if not group:
         return set(RunSpec.model_fields)
-    return {name for member in _members_of(group) for name in member.model_fields}
+    return {
+        name
+        for member in _members_of(group)
+        if kind is None or member.model_fields["kind"].default == kind
+        for name in member.model_fields
+    }
 
 
 def _members_of(group: str) -> list[type[BaseModel]]:

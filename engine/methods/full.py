@@ -12,7 +12,6 @@ stochastically, since rounding to nearest would lose the small updates.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,7 +49,8 @@ class FullMethod:
         named = {one.name: one.parameter for one in named_weights(model)}
         for name, parameter in named.items():
             refuse_non_finite(name, parameter)
-            parameter.data = parameter.data.to(kept)
+            # A copy always: a view of the mapped file would keep all of it in memory.
+            parameter.data = parameter.data.to(kept, copy=True)
         self._weights = {name: list(self._slots(named[name])) for name in named}
         self._named = named
         self._optimizer = LibraryOptimizer(
@@ -65,13 +65,13 @@ class FullMethod:
             for slots in self._weights.values():
                 for slot in slots:
                     slot.release()
+        if spec.method.precision != "fp32":
             compute_in(model, compute_dtype(device))
 
     def step(self, batches: Sequence[Batch], learning_rate: float, step: int) -> StepReport:
         """Accumulate over the micro-batches, clip if asked, update."""
         try:
-            with self._autocast():
-                loss_nats, total = accumulate(self._model, batches)
+            loss_nats, total = accumulate(self._model, batches)
             norm = clipped_norm(self._named.values(), self._train.max_grad_norm)
         except NonFiniteError:
             self._model.zero_grad(set_to_none=True)
@@ -82,12 +82,6 @@ class FullMethod:
             self._optimizer.step(learning_rate, step)
         self._model.zero_grad(set_to_none=True)
         return StepReport(loss_nats, total, grad_norm=norm)
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        compute = compute_dtype(self._device)
-        if self._settings.precision == "mixed" and compute != torch.float32:
-            return torch.autocast(self._device.type, compute)
-        return nullcontext()
 
     def _update_rounded(self, learning_rate: float, step: int) -> None:
         """Some rows at a time: to float32, the optimizer's update, and back by chance."""

@@ -41,6 +41,7 @@ def stochastic_bfloat16(values: Tensor, key: RandomKey) -> Tensor:
     """
     noise = random_bits(values.numel(), key, values.device).view(values.shape)
     carried = noise.add_(values.view(torch.int32)).bitwise_and_(-_LOW_BITS).view(torch.float32)
-    if not bool(torch.isfinite(values.sum())):
+    # Asking a GPU would wait for it; there it is cheaper to do it always.
+    if values.device.type != "cpu" or not bool(torch.isfinite(values.sum())):
         carried = torch.where(torch.isfinite(values), carried, values)
     return carried.to(torch.bfloat16)

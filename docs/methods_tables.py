@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.preset_sweep import SEARCHED
-from docs.tables import RESULTS, measured_on, result, short_rate, table
+from docs.tables import measured_on, result, short_rate, table
 from engine.contract.bundled import catalogue
 from engine.contract.method_settings import MethodSettings
 from engine.contract.presets import METHOD_CHOICES, SMALL_MODEL_PARAMETERS, preset_of
@@ -134,8 +134,6 @@ def _settings(method: dict[str, Any]) -> MethodSettings:
 
 def sweep_table() -> str:
     """The best settings that the sweep found, the next best, and our defaults among them."""
-    if not (RESULTS / f"{_SWEEP}.json").exists():
-        return "*Not run yet.*"
     return sweep_of(result(_SWEEP))
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from engine.contract.bundled import sample_datasets
 from engine.contract.errors import RequestError, RequestErrors, mistakes
+from engine.contract.method_settings import MethodSettings
 from engine.contract.model_source import ModelReference, check_model_folder, resolve_model
 from engine.contract.presets import METHOD_CHOICES, MethodChoice, resolve_presets
 from engine.contract.spec import RunSpec
@@ -41,6 +42,7 @@ class MethodRow:
 
     Attributes:
         is_changed: The chosen method, with settings that are not its preset's own.
+        method: Its settings, complete for the device; None where there is no forecast.
         forecast: None while the model's shape is unknown, and where the method cannot do it.
         refusal: Why this method cannot do what others can.
     """
@@ -48,6 +50,7 @@ class MethodRow:
     choice: MethodChoice
     is_chosen: bool
     is_changed: bool = False
+    method: MethodSettings | None = None
     forecast: Forecast | None = None
     refusal: RequestError | None = None
 
@@ -197,8 +200,9 @@ class Forecasts:
         if found or model is None or device is None:
             return known
         if spec is not None:
-            complete = resolve_for_device(resolve_presets(spec, model), shape, device)
-            known = replace(known, spec=complete)
+            asked = resolve_presets(spec, model)
+            complete = _collect(wrong, lambda: resolve_for_device(asked, shape, device))
+            known = replace(known, spec=complete, errors=tuple(wrong))
         if shape is None:
             return replace(known, is_reading=spec is not None and model.kind == "folder")
         warning = lost_updates(known.spec, shape) if known.spec else None
@@ -253,14 +257,16 @@ def _forecast_rows(
         own = {key: value for key, value in method.items() if value is not None}
         try:
             spec = validate_spec(document if row.is_chosen else {**document, "method": own})
+            complete = resolve_for_device(resolve_presets(spec, model), shape, device)
         except (RequestError, RequestErrors) as error:
             refusal = mistakes(error)[0]
             # What is wrong with a setting stands at its field; the method could do better.
             is_setting = row.is_chosen and refusal.field.startswith("method.")
+            is_setting = is_setting and refusal.field != "method.kind"
             rows.append(row if is_setting else replace(row, refusal=refusal))
         else:
-            complete = resolve_for_device(resolve_presets(spec, model), shape, device)
-            rows.append(replace(row, forecast=estimate(complete, shape, device)))
+            forecast = estimate(complete, shape, device)
+            rows.append(replace(row, method=complete.method, forecast=forecast))
     if any(row.forecast for row in rows):
         return tuple(rows)
     # What no method can do is a mistake of its own field, and none of the methods'.

@@ -13,6 +13,10 @@ from qft_gui.spec_fields import METHODS_OWN, SETTING_FIELDS, own_settings, setti
 
 OTHER = "__other__"
 NEVER = "none"
+# Left empty, these are the method's own.
+LEFT_TO_METHOD = ("learning_rate", "schedule", "max_grad_norm")
+# A largest entry of a gradient, and the setting that says whether it is asked for.
+CLIP_OF = {f"{kind}.clip_value": f"{kind}.clip" for kind in ("lomo", "adalomo")}
 Preset = QftPreset | AdapterPreset
 
 
@@ -77,8 +81,13 @@ class Form:
         return replace(self, **others, settings={**self.settings, **settings})
 
     def with_method(self, kind: MethodKind, preset: Preset | None) -> Form:
-        """The form with another method, which brings its own settings into its fields."""
+        """The form with another method, which brings its own settings into its fields.
+
+        What was typed for another method's training goes: rates of two methods do not compare.
+        """
         chosen = replace(self, kind=kind, preset=preset)
+        if chosen.choice != self.choice:
+            chosen = replace(chosen, **{name: getattr(Form, name) for name in LEFT_TO_METHOD})
         return chosen.with_values(own_settings(kind, preset))
 
     @property
@@ -88,9 +97,21 @@ class Form:
 
     @property
     def changed(self) -> tuple[str, ...]:
-        """The chosen method's settings that are not its own; an emptied one counts as its own."""
-        own = own_settings(*self.choice)
-        return tuple(key for key in own if self.settings[key] not in (None, "", own[key]))
+        """The chosen method's settings that are not its own; an emptied one counts as its own.
+
+        One that has no say where another stands as it does is none of them.
+        """
+        own, silent = own_settings(*self.choice), self.silent
+        return tuple(
+            key
+            for key in own
+            if key not in silent and self.settings[key] not in (None, "", own[key])
+        )
+
+    @property
+    def silent(self) -> frozenset[str]:
+        """The settings that have no say: the largest entry, where it is not what clips."""
+        return frozenset(key for key, clip in CLIP_OF.items() if self.settings[clip] != "value")
 
     @property
     def data_source(self) -> str:

@@ -9,7 +9,7 @@ from engine.contract.errors import RequestError
 from engine.contract.method_settings import MethodKind
 from engine.contract.presets import preset_of, resolve_presets
 from qft_gui.forecasts import Forecasts, Report
-from qft_gui.form import LABELS, NEVER, OTHER, Form, early_mistakes, field_names, place_of
+from qft_gui.form import CLIP_OF, LABELS, NEVER, OTHER, Form, early_mistakes, field_names, place_of
 from qft_gui.fragments import render
 from qft_gui.view import setup as view
 from qft_gui.view.numbers import learning_rate
@@ -57,6 +57,7 @@ def setup_frames(
     wrong |= {**_by_field(report.errors, form), **wrong}
     waits = _start_waits(report, wrong, form)
     refusals = _by_field(refused, form)
+    is_wrong = bool(wrong or report.errors or refused)
     said = waits or _sentences(refused, refusals, form)
     fit = {
         **view.fit_card(report),
@@ -72,12 +73,18 @@ def setup_frames(
         is_changed=bool(form.changed),
         fit=render("fit_card", **fit),
         dock=render("dock", **fit),
-        command=render("command", **view.command(form.document(), form.run_name)),
+        command=render("command", **_command(form, is_wrong=is_wrong)),
         waits=waits,
         is_reading=report.is_reading or report.is_reading_data,
         wrong=wrong | refusals,
         looks=_looks(form, report),
     )
+
+
+def _command(form: Form, *, is_wrong: bool) -> dict[str, str]:
+    if is_wrong:
+        return {"spec": "", "line": ""}
+    return view.command(form.document(), form.run_name)
 
 
 def _looks(form: Form, report: Report) -> dict[str, dict[str, Any]]:
@@ -86,6 +93,7 @@ def _looks(form: Form, report: Report) -> dict[str, dict[str, Any]]:
         "data_path": {"visible": form.data == OTHER},
         "learning_rate": {"placeholder": _preset_rate(report)},
         "max_grad_norm": {"placeholder": _preset_norm(report)},
+        **{key: {"visible": key not in form.silent} for key in CLIP_OF},
     }
 
 

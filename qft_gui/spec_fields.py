@@ -19,9 +19,9 @@ METHODS_OWN = ""
 _WORDS: dict[object, str] = {
     "lion": "Lion",
     "adamw": "AdamW",
-    "adamw_8bit": "AdamW, 8 bits",
+    "adamw_8bit": "8-bit AdamW",
     "paged_adamw": "Paged AdamW",
-    "paged_adamw_8bit": "Paged AdamW, 8 bits",
+    "paged_adamw_8bit": "Paged 8-bit AdamW",
     "sgd": "SGD",
     "bf16": "bf16",
     "fp32": "fp32",
@@ -100,8 +100,9 @@ def help_of(field: FieldInfo, choices: tuple[Choice, ...] = ()) -> str:
     """What the contract says of a setting, with its choices called as the page calls them."""
     text = field.description or ""
     for label, value in choices:
-        if "_" in str(value):
-            text = re.sub(rf"\b{value}\b", label.lower(), text, flags=re.IGNORECASE)
+        called = label.lower() if "_" in str(value) else label
+        if called.isupper() or "_" in str(value):
+            text = re.sub(rf"\b{value}\b", called, text, flags=re.IGNORECASE)
     return text[:1].upper() + text[1:]
 
 

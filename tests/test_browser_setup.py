@@ -41,8 +41,11 @@ def test_what_is_pasted_is_asked_for(
     page.get_by_role("button", name="Show command").click()
     copied = page.get_by_label("Run name")
     copied.fill("q_proj")
+    page.wait_for_selector("text=--name q_proj")
     copied.press("Control+a")
     copied.press("Control+x")
+    page.wait_for_function("!document.body.innerText.includes('--name')")
+    page.wait_for_timeout(1_000)  # no answer to what was typed so far is on its way
     targets = page.get_by_label("Targets")
     targets.press("Control+a")
     targets.press("Control+v")

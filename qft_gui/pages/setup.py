@@ -11,9 +11,9 @@ from engine.contract.errors import RequestError, RequestErrors, mistakes
 from engine.contract.method_settings import METHOD_KINDS
 from engine.contract.presets import METHOD_CHOICES
 from qft_gui.forecasts import Forecasts
-from qft_gui.form import OTHER, Form, field_names
+from qft_gui.form import LEFT_TO_METHOD, OTHER, Form, field_names
 from qft_gui.navigation import QUIETLY, Navigation, choices, go_to
-from qft_gui.pages.setup_fields import HELP
+from qft_gui.pages.setup_fields import HELP, own_text
 from qft_gui.pages.setup_layout import SetupLayout, settings_title
 from qft_gui.service import Service
 from qft_gui.setup_frames import Frames, setup_frames
@@ -28,13 +28,7 @@ def build(service: Service, forecasts: Forecasts, navigation: Navigation) -> Non
     wrong = gr.State({})
     inputs, shown = [wrong, *page.fields], [*page.outputs, wrong, *page.fields]
     latest = {**QUIETLY, "trigger_mode": "always_last"}
-    # A method sets its own all at once: only what a person changes is a reason to look again.
-    changes: list[Any] = [
-        field.input if name in SETTING_FIELDS else field.change
-        for name, field in page.inputs.items()
-        if not isinstance(field, gr.State)
-    ]
-    triggers = [*changes, page.reading.tick, navigation.blocks.load]
+    triggers = [*_changes(page), page.reading.tick, navigation.blocks.load]
     gr.on(triggers, desk.refresh, inputs, shown, **latest)
     page.methods.select(desk.pick, inputs, shown, **latest)
     page.to_preset.click(desk.to_preset, inputs, shown, **latest)
@@ -48,6 +42,19 @@ def build(service: Service, forecasts: Forecasts, navigation: Navigation) -> Non
         show_progress="hidden",
         api_visibility="private",
     )
+
+
+def _changes(page: SetupLayout) -> list[Any]:
+    """What is a reason to look again.
+
+    A method sets its choices all at once, so of these only what a person changes is one. Typing
+    is told by the value that it leaves: Gradio's `input` does not tell of pasting.
+    """
+    return [
+        field.input if name in SETTING_FIELDS and SETTING_FIELDS[name].choices else field.change
+        for name, field in page.inputs.items()
+        if not isinstance(field, gr.State)
+    ]
 
 
 class _Desk:
@@ -127,7 +134,11 @@ def _updates(now: Frames, old: dict[str, str], chosen: Form | None = None) -> li
 def _field_update(name: str, now: Frames, old: dict[str, str], chosen: Form | None) -> Any:
     update: dict[str, Any] = dict(now.looks.get(name, {}))
     setting = SETTING_FIELDS.get(name)
-    if chosen and (name in ("kind", "preset") or (setting and setting.kind == chosen.kind)):
+    if chosen and setting and setting.kind == chosen.kind:
+        update["value"] = chosen.value(name)
+        if not setting.choices:
+            update["placeholder"] = own_text(chosen, name)
+    elif chosen and name in ("kind", "preset", *LEFT_TO_METHOD):
         update["value"] = chosen.value(name)
     mistake = now.wrong.get(name)
     if name in HELP and mistake != old.get(name):

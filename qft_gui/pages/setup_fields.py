@@ -10,7 +10,14 @@ from engine.contract.bundled import catalogue, sample_datasets
 from engine.contract.method_settings import MethodKind
 from engine.contract.spec import TrainSpec
 from qft_gui.form import LABELS, NEVER, OTHER, Form
-from qft_gui.spec_fields import SETTING_FIELDS, Choice, SettingField, choices_of, settings_of
+from qft_gui.spec_fields import (
+    SETTING_FIELDS,
+    Choice,
+    SettingField,
+    choices_of,
+    own_settings,
+    settings_of,
+)
 from qft_gui.uploads import UPLOAD_SUFFIXES
 from qft_gui.view.numbers import parameters
 
@@ -23,15 +30,16 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
         name: choices_of(_TRAIN[name], name)
         for name in ("batching", "schedule", "activation_checkpointing")
     },
-    "device": tuple((name, name) for name in ("auto", "cpu", "cuda")),
+    "device": (("Auto", "auto"), ("CPU", "cpu"), ("CUDA", "cuda")),
 }
 HELP: dict[str, str] = {
     "model_path": "A folder on this computer, or an id such as owner/name.",
     "data_path": "The whole path of a .json or .jsonl file on this computer.",
     **{key: setting.help for key, setting in SETTING_FIELDS.items()},
     "steps": "Updates of the weights.",
-    "batch_size": "Chats an update learns from.",
-    "batching": "Grouped: chats of like length. Packed: several in a row. Shuffled: neither.",
+    "batch_size": "Rows in a batch.",
+    "batching": "Grouped: chats of like length. Packed: several chats joined into one row. "
+    "Shuffled: neither.",
     "grad_accumulation": "Batches that make one update.",
     "sequence_length": "Longest chat, in tokens.",
     "learning_rate": "Size of an update. Empty: the method's own.",
@@ -117,11 +125,18 @@ def fine_inputs() -> Inputs:
         }
 
 
+def own_text(form: Form, name: str) -> str:
+    """What an emptied field stands for: the method's own, or what the form began with."""
+    own = own_settings(*form.choice)
+    value = own[name] if name in own else DEFAULT.value(name)
+    return value if isinstance(value, str) else f"{value:g}"
+
+
 def _setting(setting: SettingField) -> Any:
     if setting.choices:
         return _choice(setting.key)
     if setting.is_text:
-        return _text(setting.key)
+        return _text(setting.key, placeholder=own_text(DEFAULT, setting.key))
     return _number(setting.key, step=1 if setting.is_whole else 0.1)
 
 
@@ -151,5 +166,11 @@ def _number(name: str, step: float = 1) -> gr.Number:
     # No minimum and no precision: Gradio would answer with a toast or round in silence, and the
     # spec has a sentence for the field.
     return gr.Number(
-        DEFAULT.value(name), label=LABELS[name], info=HELP[name], step=step, min_width=140
+        DEFAULT.value(name),
+        label=LABELS[name],
+        info=HELP[name],
+        placeholder=own_text(DEFAULT, name),
+        visible=name not in DEFAULT.silent,
+        step=step,
+        min_width=140,
     )

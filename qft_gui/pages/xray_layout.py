@@ -23,7 +23,7 @@ class XrayLayout:
             "title",
             title="X-ray",
             lede="The numbers inside a model, layer by layer, and what rounding them to 8 bits "
-            "costs. A run shows its momentum too.",
+            "costs. A run shows the moments of its optimizer too, where it has any.",
         )
         with gr.Column(elem_classes="q-card", min_width=0):
             self._wishes()

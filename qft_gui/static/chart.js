@@ -92,15 +92,28 @@ function readOut(all) {
   }
 }
 
+const hasLoss = (d) => d.loss.x.length + d.eval.x.length > 0;
+const hasMemory = (d) => d.memory.x.length > 0;
+
+// No axes before there is a point to see: a sentence holds their place.
+function plot(name, hasPoints, draw) {
+  nodes[name].hidden = !hasPoints;
+  element.querySelector(`[data-empty="${name}"]`).hidden = hasPoints;
+  if (hasPoints) return draw();
+  return Plotly.purge(nodes[name]);
+}
+
 function drawn() {
-  const [raw, smooth, held] = nodes.loss.data, [device, used] = nodes.memory.data;
-  return { raw: raw.y, smooth: smooth.y, eval: held.y, used: used.y, device: device.y };
+  const y = (node, at) => node.data?.[at].y ?? [];
+  const { loss, memory } = nodes;
+  return { raw: y(loss, 0), smooth: y(loss, 1), eval: y(loss, 2), used: y(memory, 1), device: y(memory, 0) };
 }
 
 async function show(d) {
   const minutes = state.minutes || (d.memory.x.at(-1) ?? 0) > 180;
   const limits = JSON.stringify(d.limits) !== JSON.stringify(state.limits);
-  const again = d.reset || minutes !== state.minutes || d.steps !== state.steps || limits || d.on_gpu !== state.onGpu;
+  const first = window.Plotly && ((hasLoss(d) && !nodes.loss.data) || (hasMemory(d) && !nodes.memory.data));
+  const again = d.reset || first || minutes !== state.minutes || d.steps !== state.steps || limits || d.on_gpu !== state.onGpu;
   if (again && !d.reset) return false;
   Object.assign(state, { attempt: d.attempt, steps: d.steps, minutes, limits: d.limits, onGpu: d.on_gpu });
   state.since = d.next;
@@ -108,10 +121,10 @@ async function show(d) {
     readOut({ raw: d.loss.raw, smooth: d.loss.smooth, eval: d.eval.y, used: gib(d.memory.used), device: gib(d.memory.device) });
     return true;
   }
-  if (d.reset) await Promise.all([drawLoss(d), drawMemory(d)]);
+  if (d.reset) await Promise.all([plot('loss', hasLoss(d), () => drawLoss(d)), plot('memory', hasMemory(d), () => drawMemory(d))]);
   else await extend(d);
   readOut(drawn());
-  return nodes.loss.data[0].x.length <= MOST_POINTS;
+  return (nodes.loss.data?.[0].x.length ?? 0) <= MOST_POINTS;
 }
 
 function schedule(delay) {

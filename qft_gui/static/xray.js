@@ -69,7 +69,9 @@ async function draw() {
   if (!d) return;
   for (const [name, text] of Object.entries(d.readings)) element.querySelector(`[data-reading="${name}"]`).textContent = text;
   if (!window.Plotly || element.offsetParent === null) return;
-  await Promise.all([drawSpread(d), drawOutliers(d), drawErrors(d)]);
+  // Bars of nothing are empty axes: the sentence says it.
+  nodes.outliers.hidden = !d.outliers.some((share) => share > 0);
+  await Promise.all([drawSpread(d), nodes.outliers.hidden ? Plotly.purge(nodes.outliers) : drawOutliers(d), drawErrors(d)]);
 }
 
 const themes = new MutationObserver(() => (element.isConnected ? draw() : leave()));

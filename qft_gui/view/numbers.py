@@ -135,10 +135,12 @@ def off_by(forecast: float | None, measured: float | None) -> str:
 
 
 def learning_rate(value: float) -> str:
-    """A learning rate as people write it.
+    """A learning rate as people write it: in plain digits from a thousandth up.
 
-    >>> learning_rate(0.0004), learning_rate(4e-06)
-    ('4e-4', '4e-6')
+    >>> learning_rate(0.0004), learning_rate(4e-06), learning_rate(0.02), learning_rate(1.0)
+    ('4e-4', '4e-6', '0.02', '1')
     """
+    if 0.001 <= value < 1000:
+        return f"{value:.4g}"
     mantissa, exponent = f"{value:.3e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"

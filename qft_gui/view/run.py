@@ -91,7 +91,7 @@ def _held_out_fact(snapshot: Snapshot) -> Fact:
 def _peak_fact(result: dict[str, Any]) -> Fact:
     forecast, measured = result.get("forecast_bytes"), result["measured_peak_bytes"]
     unit = f"GiB, forecast {gib(forecast)} ({off_by(forecast, measured)})" if forecast else "GiB"
-    return _fact("Tensors at peak", gib(measured), unit)
+    return _fact("Tensors at peak (without Python and PyTorch)", gib(measured), unit)
 
 
 def _fact(name: str, value: str, unit: str = "") -> Fact:

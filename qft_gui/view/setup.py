@@ -12,8 +12,9 @@ from engine.contract.errors import RequestError
 from engine.contract.presets import MethodChoice
 from engine.memory.devices import Device
 from engine.memory.estimate import MODELLED, Forecast, Term
+from engine.memory.model_shape import ModelShape
 from qft_gui.forecasts import DataFacts, MethodRow, Report
-from qft_gui.view.methods import FAMILIES, METHOD_GIVES, choice_name
+from qft_gui.view.methods import FAMILIES, choice_gives, choice_name
 from qft_gui.view.numbers import MISSING, duration, gib, learning_rate, parameters, span
 from qft_gui.view.status import VERDICT_MARKS, WAITING, Mark, verdict_mark
 
@@ -33,6 +34,7 @@ TERM_NAMES: dict[Term, str] = {
 _PLAIN_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?[,:]?(?:\s|$)")
 AXIS_ROOM = 1.45
 FAR_SHARE = 0.2
+MOSTLY = 0.75
 
 
 def axis(needs: list[int], free: int | None, total: int | None = None) -> tuple[float, bool]:
@@ -65,6 +67,7 @@ def method_table(report: Report) -> dict[str, Any]:
         "free": _percent(free or 0, end),
         "here": "This GPU" if report.device and report.device.kind == "cuda" else "This computer",
         "caption": _caption(needs, free, has_limit),
+        "is_mostly_runtime": _is_mostly_runtime(forecasts),
         "has_time": any(forecast.seconds_per_step for forecast in forecasts),
     }
 
@@ -79,7 +82,7 @@ def _method_row(row: MethodRow, end: float) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "key": row.choice.key,
         "name": f"{name}, changed" if row.is_changed else name,
-        "gives": METHOD_GIVES[row.choice],
+        "gives": choice_gives(row.choice, row.method),
         "picked": row.is_chosen,
         "why_not": "",
     }
@@ -109,6 +112,12 @@ def _caption(needs: list[int], free: int | None, has_limit: bool) -> str:
     if has_limit:
         return f"{words} Dashed line: {gib(free)} GiB free now."
     return f"{words} {gib(free)} GiB are free now, far more than any of these."
+
+
+def _is_mostly_runtime(forecasts: list[Forecast]) -> bool:
+    """Whether no method's own needs show beside what Python and PyTorch take."""
+    shares = [forecast.terms.get("runtime", 0) / forecast.total_bytes for forecast in forecasts]
+    return min(shares, default=0.0) >= MOSTLY
 
 
 def fit_card(report: Report) -> dict[str, Any]:
@@ -205,10 +214,18 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     rate = f"{rate}, {train.schedule}" if train.schedule else rate
     return [
         ("Batch", f"{train.batch_size}"),
-        ("Length", f"{train.sequence_length:,}"),
+        ("Length", _length(train.sequence_length, report.shape)),
         ("Steps", length),
         ("Learning rate", rate),
     ]
+
+
+def _length(wished: int, shape: ModelShape | None) -> str:
+    """Tokens of the longest row: no more than the model reads."""
+    longest = shape.max_position if shape else None
+    if longest is None or wished <= longest:
+        return f"{wished:,}"
+    return f"{longest:,}, all that the model reads"
 
 
 def model_facts(report: Report) -> dict[str, Any]:

@@ -141,10 +141,15 @@ def readings(answer: XrayAnswer, kind: str, part: str) -> dict[str, str]:
     return {
         "spread": f"The farthest value stands in {far[0]}, at "
         f"{far[1].largest / far[1].rms:,.0f} times the rms.",
-        "outliers": f"Most in {most[0]}: {_percent(most[1].outlier_percent)}, "
-        f"{_compared(most[1])}.",
+        "outliers": _outlier_reading(*most),
         "errors": _error_reading(shown),
     }
+
+
+def _outlier_reading(label: str, most: Seen) -> str:
+    if most.outlier_percent == 0:
+        return "No layer has a value beyond 4 times its rms."
+    return f"Most in {label}: {_percent(most.outlier_percent)}, {_compared(most)}."
 
 
 def _compared(seen: Seen) -> str:

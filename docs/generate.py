@@ -102,6 +102,9 @@ BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
     "full": ("docs/methods.md", partial(setting_table, FullSettings)),
     "measured": ("docs/methods.md", demo_table),
     "sweep": ("docs/methods.md", methods_tables.sweep_table),
+    "bf16": ("docs/methods.md", methods_tables.bf16_table),
+    "steps": ("docs/methods.md", methods_tables.step_table),
+    "forecast": ("docs/methods.md", methods_tables.forecast_table),
 }
 # Whole files.
 FILES: dict[str, Callable[[], str]] = {"docs/pictures/qft_ablation.svg": ablation_plot}

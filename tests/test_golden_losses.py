@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from engine.contract.presets import METHOD_CHOICES, MethodChoice, preset_of
 from engine.schedule import learning_rate
@@ -37,6 +38,7 @@ def losses(choice: MethodChoice, folder: Path, chats: Path, runs: Path) -> list[
     one = prepared(tiny_spec(folder, chats, method, steps=STEPS, learning_rate=rate), runs)
     found: list[float] = []
     for step in range(1, STEPS + 1):
+        torch.manual_seed(step)  # dropout draws from it
         rate = learning_rate(step, STEPS, one.spec.train)
         report = one.method.step(one.batches(step), rate, step)
         found.append(round(report.loss_nats / report.num_target_tokens, 5))

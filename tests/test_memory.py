@@ -24,6 +24,7 @@ from engine.memory.devices import Device, choose_device, this_computer
 from engine.memory.estimate import estimate
 from engine.memory.layout import Dense, Int4, Int8, Layout, SquareRoot, matrix_shape
 from engine.memory.plans import plan_for
+from engine.memory.resolve import resolve_for_device
 from engine.memory.units import GIB
 from engine.meter import LiveTensorMeter
 from engine.methods.qft import QftMethod
@@ -234,7 +235,8 @@ CARD = Device("cuda:0", "cuda", "A card", 16 * GIB, 16 * GIB)
 def test_terms_add_up_and_grow_with_the_batch(spec: RunSpec, kind: str, device: Device) -> None:
     shape = bundled_shape("llama-3.2-1b")
     assert shape is not None
-    spec = RunSpec.model_validate({**spec.as_json(), "method": {"kind": kind}})
+    asked = RunSpec.model_validate({**spec.as_json(), "method": {"kind": kind}})
+    spec = resolve_for_device(asked, shape, device)
     before = 0
     for size, length in ((1, 128), (2, 128), (2, 512), (8, 512), (8, 2048)):
         train = spec.train.model_copy(update={"batch_size": size, "sequence_length": length})

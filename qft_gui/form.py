@@ -61,7 +61,7 @@ class Form:
 
     @classmethod
     def of(cls, *values: Any) -> Form:
-        """The form from the inputs' values, in order; an emptied text may come as None."""
+        """The form from the values of `field_names()`; an emptied text may come as None."""
         given = dict(zip(field_names(), values, strict=True))
         settings = {key: given.pop(key) for key in SETTING_FIELDS}
         texts = {one.name for one in fields(cls) if isinstance(one.default, str)}
@@ -157,11 +157,16 @@ class Form:
 
 
 def field_names() -> tuple[str, ...]:
-    """The fields in the order of the page's inputs."""
+    """What a form holds: the row of the method table, then the page's inputs."""
+    return ("kind", "preset", *input_names())
+
+
+def input_names() -> tuple[str, ...]:
+    """The inputs of the page, in its order."""
     names: list[str] = []
     for one in fields(Form):
         names += SETTING_FIELDS if one.name == "settings" else [one.name]
-    return tuple(names)
+    return tuple(name for name in names if name not in ("kind", "preset"))
 
 
 LABELS = {

@@ -11,7 +11,7 @@ from engine.contract.errors import RequestError, RequestErrors, mistakes
 from engine.contract.method_settings import METHOD_KINDS
 from engine.contract.presets import METHOD_CHOICES
 from qft_gui.forecasts import Forecasts
-from qft_gui.form import LEFT_TO_METHOD, OTHER, Form, field_names
+from qft_gui.form import LEFT_TO_METHOD, OTHER, Form, input_names
 from qft_gui.navigation import QUIETLY, Navigation, choices, go_to
 from qft_gui.pages.setup_fields import HELP, own_text
 from qft_gui.pages.setup_layout import SetupLayout, settings_title
@@ -25,8 +25,8 @@ from qft_gui.view.setup import sentence
 def build(service: Service, forecasts: Forecasts, navigation: Navigation) -> None:
     """Lay the page out and wire it."""
     page, desk = SetupLayout(setup_frames(Form(), forecasts)), _Desk(service, forecasts)
-    wrong = gr.State({})
-    inputs, shown = [wrong, *page.fields], [*page.outputs, wrong, *page.fields]
+    wrong, picked = gr.State({}), gr.State(_Picked())
+    inputs, shown = [wrong, picked, *page.fields], [*page.outputs, wrong, *page.fields]
     latest = {**QUIETLY, "trigger_mode": "always_last"}
     triggers = [*_changes(page), page.reading.tick, navigation.blocks.load]
     gr.on(triggers, desk.refresh, inputs, shown, **latest)
@@ -53,8 +53,18 @@ def _changes(page: SetupLayout) -> list[Any]:
     return [
         field.input if name in SETTING_FIELDS and SETTING_FIELDS[name].choices else field.change
         for name, field in page.inputs.items()
-        if not isinstance(field, gr.State)
     ]
+
+
+class _Picked:
+    """The row of the method table that is ticked in one window.
+
+    Answers pass each other: what was asked before another row was ticked may be answered after
+    it. So this is no input whose value travels with the question, but one object of the window's.
+    """
+
+    def __init__(self) -> None:
+        self.choice: tuple[Any, Any] = (Form.kind, Form.preset)
 
 
 class _Desk:
@@ -64,21 +74,26 @@ class _Desk:
         self._service = service
         self._forecasts = forecasts
 
-    def refresh(self, old: dict[str, str], *values: Any) -> list[Any]:
-        """The page for what the inputs hold now."""
-        return _updates(setup_frames(Form.of(*values), self._forecasts), old)
+    def refresh(self, old: dict[str, str], picked: _Picked, *values: Any) -> Any:
+        """The page for what the inputs hold now; nothing if another method was ticked meanwhile."""
+        choice = picked.choice
+        updates = _updates(setup_frames(Form.of(*choice, *values), self._forecasts), old)
+        return updates if picked.choice is choice else gr.skip()
 
-    def pick(self, event: gr.EventData, old: dict[str, str], *values: Any) -> list[Any]:
+    def pick(
+        self, event: gr.EventData, old: dict[str, str], picked: _Picked, *values: Any
+    ) -> list[Any]:
         """Another method was ticked in the table: it sets its own fields."""
-        form = Form.of(*values)
+        form = Form.of(*picked.choice, *values)
         for choice in METHOD_CHOICES:
             if choice.key == getattr(event, "choice", None):
                 form = form.with_method(*choice)
+        picked.choice = (form.kind, form.preset)
         return _updates(setup_frames(form, self._forecasts), old, chosen=form)
 
-    def to_preset(self, old: dict[str, str], *values: Any) -> list[Any]:
+    def to_preset(self, old: dict[str, str], picked: _Picked, *values: Any) -> list[Any]:
         """The fields of the method go back to what it, or its preset, sets."""
-        form = Form.of(*values)
+        form = Form.of(*picked.choice, *values)
         form = form.with_method(*form.choice)
         return _updates(setup_frames(form, self._forecasts), old, chosen=form)
 
@@ -90,9 +105,9 @@ class _Desk:
             return OTHER, gr.Textbox(info=sentence(error), visible=True)
         return OTHER, gr.Textbox(value=str(kept), visible=True)
 
-    def begin(self, old: dict[str, str], *values: Any) -> list[Any]:
+    def begin(self, old: dict[str, str], picked: _Picked, *values: Any) -> list[Any]:
         """Start the run and show it, or say why not."""
-        form = Form.of(*values)
+        form = Form.of(*picked.choice, *values)
         now = setup_frames(form, self._forecasts)
         stay = [gr.skip(), gr.skip()]
         if now.waits:
@@ -127,7 +142,7 @@ def _updates(now: Frames, old: dict[str, str], chosen: Form | None = None) -> li
         gr.Button(interactive=not now.waits),
         gr.Timer(active=now.is_reading),
         now.wrong,
-        *(_field_update(name, now, old, chosen) for name in field_names()),
+        *(_field_update(name, now, old, chosen) for name in input_names()),
     ]
 
 
@@ -138,7 +153,7 @@ def _field_update(name: str, now: Frames, old: dict[str, str], chosen: Form | No
         update["value"] = chosen.value(name)
         if not setting.choices:
             update["placeholder"] = own_text(chosen, name)
-    elif chosen and name in ("kind", "preset", *LEFT_TO_METHOD):
+    elif chosen and name in LEFT_TO_METHOD:
         update["value"] = chosen.value(name)
     mistake = now.wrong.get(name)
     if name in HELP and mistake != old.get(name):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from engine.contract.method_settings import METHOD_KINDS, MethodKind
-from qft_gui.form import Form, field_names
+from qft_gui.form import input_names
 from qft_gui.pages.parts import fragment, slot
 from qft_gui.pages.setup_fields import (
     Inputs,
@@ -28,9 +28,7 @@ class SetupLayout:
             lede="Choose a model, some data and a method. You see what it costs before anything "
             "starts.",
         )
-        self.kind = gr.State(Form.kind)
-        self.preset = gr.State(Form.preset)
-        self.inputs: Inputs = {"kind": self.kind, "preset": self.preset}
+        self.inputs: Inputs = {}
         with gr.Row(elem_classes="q-grid"):
             with gr.Column(elem_classes="q-stack", scale=8, min_width=0):
                 with gr.Row(elem_classes="q-grid q-pair"):
@@ -43,7 +41,7 @@ class SetupLayout:
                         self.inputs |= fine_inputs()
             with gr.Column(elem_classes="q-card q-aside", scale=5, min_width=0):
                 self._will_it_fit(first)
-        self.fields = [self.inputs[name] for name in field_names()]
+        self.fields = [self.inputs[name] for name in input_names()]
         self.reading = gr.Timer(1, active=False)
         self.outputs = [
             self.model,

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from engine.data.batching import Batch
+from engine.memory.activation_trace import ActivationTrace
 from engine.memory.geometry import ModelGeometry, TensorGeometry
 from engine.roles import named_weights
+from engine.trace_activations import trace_activations
 
 if TYPE_CHECKING:
     from engine.memory.model_shape import ModelShape, Role
@@ -81,6 +83,8 @@ class PlainShape(ModelGeometry):
     vocab_size: int
     tied: bool
     max_position: int | None
+    caps_scores: bool
+    traces: dict[str, ActivationTrace]
 
 
 def empty_model(geometry: str) -> nn.Module:
@@ -114,6 +118,8 @@ def plain_shape(geometry: str) -> ModelShape:
         vocab_size=config.vocab_size,
         tied=config.tie_word_embeddings,
         max_position=config.max_position_embeddings,
+        caps_scores=False,
+        traces=trace_activations(config),
     )
     return cast("ModelShape", shape)
 

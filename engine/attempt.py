@@ -27,10 +27,10 @@ from engine.contract.identity import current_identity
 from engine.contract.run_dir import FORMAT, RunDir
 from engine.contract.status import EXIT_CODES, Status
 from engine.export import remove_export
-from engine.meter import MemorySampler
+from engine.meter import MemorySampler, peak_resident_bytes
 from engine.methods.protocol import NonFiniteError
 from engine.model import choose_torch_device
-from engine.out_of_memory import is_out_of_memory
+from engine.out_of_memory import ADVICE, is_out_of_memory, what_ran_out
 from engine.preparation import Prepared, prepare
 from engine.train import Stopped, Trainer
 
@@ -121,11 +121,10 @@ class Attempt:
         }
 
     def _out_of_memory(self, error: BaseException) -> dict[str, str]:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         return {
             "class": "out_of_memory",
-            "message": f"Memory ran out {self._where()}: {first_line} {self._kept()}",
-            "advice": "Lower the batch size or the sequence length, or close other programs.",
+            "message": f"{what_ran_out(error, self._where())} {self._kept()}",
+            "advice": ADVICE,
         }
 
     def _fault(self, error: Exception) -> dict[str, str]:
@@ -146,6 +145,7 @@ class Attempt:
     def _result(self, outcome: Status, error: dict[str, str] | None) -> dict[str, Any]:
         trainer, prepared = self._trainer, self._prepared
         progress = trainer.progress if trainer else None
+        measured = trainer.check.measured if trainer else None
         seconds = progress.elapsed_s if progress else 0.0
         return {
             "format": FORMAT,
@@ -159,6 +159,10 @@ class Attempt:
             "train_loss_last": trainer.train_loss_last if trainer else None,
             "forecast_bytes": prepared.forecast.tensor_bytes if prepared else None,
             "measured_peak_bytes": trainer.peak.peak_bytes if trainer else None,
+            "measured_reserved_bytes": trainer.peak.reserved_bytes if trainer else None,
+            "measured_process_bytes": (measured or {}).get("process_bytes"),
+            "measured_host_peak_bytes": peak_resident_bytes() if trainer else None,
+            "calibrated_by": prepared.expected.calibrated_by if prepared else None,
             "tokens_per_s": round(progress.tokens_seen / seconds, 1)
             if progress and seconds
             else None,

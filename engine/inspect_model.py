@@ -15,6 +15,7 @@ from engine.contract.model_source import read_config
 from engine.memory.model_shape import ModelShape, TensorShape, shape_cache_path
 from engine.model import empty_model
 from engine.roles import named_weights
+from engine.trace_activations import trace_activations
 
 _BLOCK = re.compile(r"\.\d+\.")
 
@@ -26,13 +27,19 @@ def inspect_folder(folder: Path) -> ModelShape:
         RequestError: The config cannot be read or is no causal language model's.
     """
     config = read_config(folder)
-    shape = shape_of(empty_model(folder), folder.name)
+    shape = traced_shape(empty_model(folder), folder.name)
     cache = shape_cache_path(config)
     # Without a writable cache it is inspected again next time.
     with suppress(OSError):
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_whole(cache, shape.model_dump_json().encode())
     return shape
+
+
+def traced_shape(model: nn.Module, name: str, hub_id: str | None = None) -> ModelShape:
+    """Shapes of a model, and what its passes keep; seconds of work."""
+    traces = trace_activations(model.config)
+    return shape_of(model, name, hub_id).model_copy(update={"traces": traces})
 
 
 def shape_of(model: nn.Module, name: str, hub_id: str | None = None) -> ModelShape:
@@ -72,6 +79,7 @@ def _geometry(config: Any) -> dict[str, Any]:
         "vocab_size": int(text.vocab_size),
         "tied": bool(getattr(text, "tie_word_embeddings", False)),
         "max_position": getattr(text, "max_position_embeddings", None),
+        "caps_scores": bool(getattr(text, "final_logit_softcapping", None)),
     }
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -71,6 +73,11 @@ class StepPeak:
         report: Called once, with the bytes.
         steps_done: Steps of the run before this attempt; after the first few nothing is measured.
         peak_bytes: What an earlier attempt measured.
+
+    Attributes:
+        peak_bytes: The most of all steps so far; None before the first.
+        resting_bytes: What was alive before the step with the highest peak.
+        reserved_bytes: The most that PyTorch held of the card; None on CPU.
     """
 
     def __init__(
@@ -86,6 +93,13 @@ class StepPeak:
         self._report = report
         self._steps_left = max(0, MEASURED_STEPS - steps_done)
         self.peak_bytes = peak_bytes
+        self.resting_bytes: int | None = None
+        self.reserved_bytes: int | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no further step is measured."""
+        return not self._steps_left
 
     @contextmanager
     def around_step(self) -> Iterator[None]:
@@ -95,12 +109,19 @@ class StepPeak:
             return
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
+            resting = torch.cuda.memory_allocated(self._device)
             yield
             peak = torch.cuda.max_memory_allocated(self._device)
+            reserved = torch.cuda.max_memory_reserved(self._device)
+            self.reserved_bytes = max(reserved, self.reserved_bytes or 0)
         else:
             with LiveTensorMeter(self._alive()) as meter:
+                resting = meter.live_bytes
                 yield
             peak = meter.peak_bytes
+        # What a library keeps from the first step on, a workspace of cuBLAS, is no part of a step.
+        if self.resting_bytes is None or peak >= (self.peak_bytes or 0):
+            self.resting_bytes = resting
         self.peak_bytes = max(peak, self.peak_bytes or 0)
         self._steps_left -= 1
         if not self._steps_left:
@@ -168,11 +189,42 @@ class MemorySampler(threading.Thread):
         }
 
 
-def _device_used(device: torch.device) -> int | None:
+def peak_resident_bytes() -> int | None:
+    """The most main memory that this process ever held; None where the system does not say."""
+    if sys.platform == "linux":
+        # Not `getrusage`: there a child begins with what its parent held.
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        for line in status.splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) << 10
+        return None
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource  # only here: Windows has none
+
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def process_bytes(device: torch.device) -> int | None:
+    """What this process holds of the card, its context included; None where NVML does not say."""
+    if device.type != "cuda":
+        return None
     try:
-        pynvml.nvmlInit()
-        uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+        processes = pynvml.nvmlDeviceGetComputeRunningProcesses(_handle(device))
     except pynvml.NVMLError:
         return None
+    own = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
+    return own[0] if own else None
+
+
+def _device_used(device: torch.device) -> int | None:
+    try:
+        return int(pynvml.nvmlDeviceGetMemoryInfo(_handle(device)).used)
+    except pynvml.NVMLError:
+        return None
+
+
+def _handle(device: torch.device) -> Any:
+    pynvml.nvmlInit()
+    uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+    return pynvml.nvmlDeviceGetHandleByUUID(uuid)

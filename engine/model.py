@@ -117,7 +117,7 @@ def load_model(folder: Path, dtype: torch.dtype | None = None) -> LoadedModel:
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
-            attn_implementation=_attention(config),
+            attn_implementation=attention_of(config),
             output_loading_info=True,
         )
         model, found = loading
@@ -137,7 +137,7 @@ def load_model(folder: Path, dtype: torch.dtype | None = None) -> LoadedModel:
     return LoadedModel(model.eval(), tokenizer, folder, template_added, _stored_dtype(folder))
 
 
-def _attention(config: Any) -> str | None:
+def attention_of(config: Any) -> str | None:
     """Plain attention where scores are capped, which the fused kernel leaves out; else its choice.
 
     Gemma 2 is such a model, and not every version of transformers knows.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from engine.checkpoint import Progress, restore_newest
 from engine.contract.bundled import sample_datasets
 from engine.contract.errors import RequestError
-from engine.contract.events import EventWriter
+from engine.contract.events import EventKind, EventWriter
 from engine.contract.model_source import resolve_model
 from engine.contract.run_dir import RunDir
 from engine.contract.spec import RunSpec
@@ -21,9 +22,11 @@ from engine.data.formats import Chat
 from engine.data.source import Dataset, describe_refusals, read_dataset
 from engine.data.split import split_chats
 from engine.data.training_batches import TrainingBatches
+from engine.expectation import Expectation, expect
 from engine.inspect_model import shape_of
+from engine.live_tensors import live_tensors
 from engine.memory.devices import choose_device
-from engine.memory.estimate import Forecast, estimate
+from engine.memory.estimate import Forecast
 from engine.meter import MEASURED_STEPS, give_back_freed_memory
 from engine.methods import METHODS
 from engine.methods.protocol import Method
@@ -52,7 +55,12 @@ class Prepared:
     evaluation: list[Example]
     prompts: list[str]
     progress: Progress
-    forecast: Forecast
+    expected: Expectation
+
+    @property
+    def forecast(self) -> Forecast:
+        """The forecast that people are told."""
+        return self.expected.forecast
 
     @property
     def num_steps(self) -> int:
@@ -81,15 +89,12 @@ class Prepared:
         return live_tensors(self.loaded.model, self.method, self.spec)
 
 
-def live_tensors(model: nn.Module, method: Method, spec: RunSpec) -> Iterator[Tensor]:
-    """Tensors that live as long as a run: what a meter must know of before it counts."""
-    yield from model.parameters()
-    yield from model.buffers()
-    yield from method.state_dict().values()
-    if spec.method.kind == "qlora":
-        from engine.four_bit import scale_tensors
+class Listener(Protocol):
+    """Who is told what happens: an event log, or nobody."""
 
-        yield from scale_tensors(model)
+    def emit(self, kind: EventKind, **fields: Any) -> None:
+        """Take one event."""
+        ...
 
 
 def prepare(run: RunDir, events: EventWriter) -> Prepared:
@@ -98,7 +103,17 @@ def prepare(run: RunDir, events: EventWriter) -> Prepared:
     Raises:
         RequestError: Something the spec names cannot be used.
     """
-    spec = run.spec()
+    prepared = prepare_new(run.spec(), events)
+    prepared.progress = _restore(run, prepared.method, events)
+    return prepared
+
+
+def prepare_new(spec: RunSpec, events: Listener) -> Prepared:
+    """Load, check and lay out; needs no run folder.
+
+    Raises:
+        RequestError: Something the spec names cannot be used.
+    """
     events.emit("phase", phase="loading")
     device = choose_torch_device(spec.train.device)
     dataset = unchanged_dataset(spec)
@@ -113,8 +128,8 @@ def prepare(run: RunDir, events: EventWriter) -> Prepared:
     order = training_batches(spec, loaded, training)
     events.emit("phase", phase="preparing")
     shape = shape_of(loaded.model, folder.name)
-    forecast = estimate(spec, shape, choose_device(str(device)), order.widest)
-    _tell_forecast(forecast, events)
+    expected = expect(spec, shape, choose_device(str(device)), order.widest)
+    events.emit("memory", of="forecast", **expected.fields())
     if spec.train.activation_checkpointing is True:
         recompute_activations(loaded.model)
     method = METHODS[spec.method.kind]()
@@ -123,10 +138,9 @@ def prepare(run: RunDir, events: EventWriter) -> Prepared:
     loaded.model.train()
     _look_at(loaded.model, spec)
     give_back_freed_memory()
-    progress = _restore(run, method, events)
     prompts = _prompts(spec, dataset)
     return Prepared(
-        spec, device, loaded, method, training, order, evaluation, prompts, progress, forecast
+        spec, device, loaded, method, training, order, evaluation, prompts, Progress(), expected
     )
 
 
@@ -173,23 +187,10 @@ def unchanged_dataset(spec: RunSpec) -> Dataset:
     return dataset
 
 
-def _tell_refused(dataset: Dataset, events: EventWriter) -> None:
+def _tell_refused(dataset: Dataset, events: Listener) -> None:
     if dataset.refused:
         reasons = describe_refusals(dataset.refused)
         events.emit("notice", message=f"{len(dataset.refused)} rows are left out: {reasons}.")
-
-
-def _tell_forecast(forecast: Forecast, events: EventWriter) -> None:
-    events.emit(
-        "memory",
-        of="forecast",
-        terms=dict(forecast.terms),
-        total_bytes=forecast.total_bytes,
-        low_bytes=forecast.low_bytes,
-        high_bytes=forecast.high_bytes,
-        tensor_bytes=forecast.tensor_bytes,
-        free_bytes=forecast.free_bytes,
-    )
 
 
 def usable_examples(

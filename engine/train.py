@@ -13,6 +13,7 @@ from engine.contract.events import EventWriter
 from engine.contract.run_dir import RunDir
 from engine.evaluate import held_out_loss, sample_replies
 from engine.export import export_model
+from engine.forecast_check import ForecastCheck
 from engine.meter import StepPeak
 from engine.methods.protocol import StepReport
 from engine.preparation import Prepared
@@ -51,10 +52,11 @@ class Trainer:
         self.train_loss_last: float | None = None
         self.eval_loss_last: float | None = None
         self.eval_step: int | None = None
+        self.check = ForecastCheck(prepared, events)
         self.peak = StepPeak(
             prepared.device,
             prepared.live_tensors,
-            self._measured,
+            lambda _: self.check.tell(self.peak),
             self.progress.step,
             self.progress.peak_bytes,
         )
@@ -71,11 +73,14 @@ class Trainer:
         if self.progress.step == 0:
             self._evaluate(0)
         self._phase("training")
-        while self.progress.step < self.prepared.num_steps:
-            if self.stop_requested():
-                raise Stopped
-            self._step(self.progress.step + 1)
-            self._after_step(self.progress.step)
+        try:
+            while self.progress.step < self.prepared.num_steps:
+                if self.stop_requested():
+                    raise Stopped
+                self._step(self.progress.step + 1)
+                self._after_step(self.progress.step)
+        finally:
+            self.check.keep()
 
     def _step(self, step: int) -> None:
         prepared, train = self.prepared, self.prepared.spec.train
@@ -96,7 +101,9 @@ class Trainer:
             elapsed_s=time.monotonic() - self._started,
             peak_bytes=self.peak.peak_bytes,
         )
-        self._tell_step(step, report, rate, tokens, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self.check.add_step(seconds)
+        self._tell_step(step, report, rate, tokens, seconds)
 
     def _tell_step(
         self, step: int, report: StepReport, rate: float, tokens: int, seconds: float
@@ -171,9 +178,6 @@ class Trainer:
         """Write the result as a model folder."""
         self._phase("exporting")
         export_model(self.run, self.prepared.loaded, self.prepared.method)
-
-    def _measured(self, peak_bytes: int) -> None:
-        self.events.emit("memory", of="measured", peak_bytes=peak_bytes)
 
     def _phase(self, phase: str) -> None:
         self.events.emit("phase", phase=phase, steps=self.prepared.num_steps)

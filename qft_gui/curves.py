@@ -43,6 +43,20 @@ class MemoryPoint:
     device: int | None
 
 
+@dataclass(frozen=True)
+class Peak:
+    """What the engine's own counters say of the first steps, between two samples of the curve.
+
+    Attributes:
+        tensors: The most bytes of tensors.
+        host: The most main memory that the process held.
+    """
+
+    seconds: float
+    tensors: int | None
+    host: int | None
+
+
 Point = TypeVar("Point", StepPoint, EvalPoint, MemoryPoint)
 
 
@@ -56,6 +70,7 @@ class Curves:
         self.steps: list[StepPoint] = []
         self.evals: list[EvalPoint] = []
         self.memory: list[MemoryPoint] = []
+        self.peak: Peak | None = None
         self._attempt_began = 0.0
         self._ran_before = 0.0
 
@@ -72,6 +87,9 @@ class Curves:
                 self.evals.append(EvalPoint(self.seen, int(event["step"]), event.get("loss_nats")))
             elif kind == "vram":
                 self._add_memory(event)
+            elif kind == "memory" and event.get("of") == "measured":
+                host = event.get("host_peak_bytes")
+                self.peak = Peak(self._seconds(event), event.get("peak_bytes"), host)
             elif kind == "phase" and event.get("resumed_at") is not None:
                 _drop_from(self.steps, int(event["resumed_at"]) + 1)
                 _drop_from(self.evals, int(event["resumed_at"]) + 1)
@@ -97,7 +115,19 @@ class Curves:
                 "used": [point.used for point in memory],
                 "device": [point.device for point in memory],
             },
+            "peak": self._peak(),
         }
+
+    def _peak(self) -> dict[str, float] | None:
+        """The mark on the memory curve, in the curve's own quantity."""
+        if self.peak is None:
+            return None
+        size = self.peak.tensors if self.on_gpu else self.peak.host
+        return None if size is None else {"x": self.peak.seconds, "bytes": size}
+
+    def _seconds(self, event: Event) -> float:
+        """Running time at an event."""
+        return round(self._ran_before + float(event.get("time", 0.0)) - self._attempt_began, 2)
 
     def _enter_attempt(self, event: Event) -> None:
         attempt, time = int(event.get("attempt", 1)), float(event.get("time", 0.0))
@@ -120,10 +150,8 @@ class Curves:
         allocated = event.get("allocated_bytes")
         self.on_gpu = self.on_gpu or event.get("device_used_bytes") is not None
         used = allocated if self.on_gpu else event.get("host_rss_bytes")
-        seconds = self._ran_before + float(event.get("time", 0.0)) - self._attempt_began
-        self.memory.append(
-            MemoryPoint(self.seen, round(seconds, 2), used, event.get("device_used_bytes"))
-        )
+        device = event.get("device_used_bytes")
+        self.memory.append(MemoryPoint(self.seen, self._seconds(event), used, device))
 
 
 def thin(points: Sequence[Point], value: Callable[[Point], float | None]) -> list[Point]:

@@ -6,7 +6,7 @@ Nothing heavy is imported here, so that a test without torch starts at once.
 from __future__ import annotations
 
 import gc
-import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,15 +36,20 @@ def _one_quiet_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Shapes of tiny models stay out of the user's cache."""
-    before = os.environ.get("XDG_CACHE_HOME")
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Shapes of tiny models and what their runs measured stay out of the user's folders."""
+    data = tmp_path_factory.mktemp("user-data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_DATA_HOME", str(data))
+        yield data
+
+
+@pytest.fixture(autouse=True)
+def _no_case_of_another_test(_own_folders: Path) -> Iterator[None]:
+    """A forecast is corrected by the runs of its own test only."""
     yield
-    if before is None:
-        del os.environ["XDG_CACHE_HOME"]
-    else:
-        os.environ["XDG_CACHE_HOME"] = before
+    shutil.rmtree(_own_folders / "qft-workbench", ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,10 @@ SURFACE = {
     "stop": "RUN --discard --json --runs DIR",
     "status": "RUN --json --runs DIR",
     "list": "--json --runs DIR",
-    "estimate": "SPEC --all-methods --gpu-gib N --json",
+    "estimate": "SPEC --all-methods --fit --gpu-gib N --json --shorten",
     "inspect": "MODEL --json",
+    "probe": "SPEC --json",
+    "measure": "--device D --json",
     "ask": "TARGET PROMPT --base --json --max-new-tokens N --runs DIR --seed N --system TEXT "
     "--temperature T",
     "xray": "TARGET --data SOURCE --json --runs DIR",
@@ -324,7 +326,8 @@ def test_what_a_preset_cannot_do_is_said_and_the_rest_is_estimated(
         assert fields == [f"train.{name}" for name in train][: 1 if row["kind"] == "lomo" else 2]
         assert all(set(error) == ERROR_KEYS for error in row["errors"])
     out, err = terminal.say("estimate", spec, "--all-methods")
-    lines = {" ".join(line.split()[:2]): line for line in out.splitlines()[1:]}
+    rows = out.splitlines()[2 : 2 + len(METHOD_CHOICES)]  # below the data and the headings
+    lines = {" ".join(line.split()[:2]): line for line in rows}
     assert err == ""
     assert len(lines) == len(METHOD_CHOICES)
     for preset in ("balanced", "lean", "quality"):

@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.meter import MEASURED_STEPS, LiveTensorMeter, MemorySampler, StepPeak
+from engine.meter import (
+    MEASURED_STEPS,
+    LiveTensorMeter,
+    MemorySampler,
+    StepPeak,
+    process_bytes,
+)
 from tests.tiny import prepared, tiny_spec
 
 CPU = torch.device("cpu")
@@ -76,7 +82,28 @@ def test_the_first_steps_are_measured_and_told_once() -> None:
         with peak.around_step():
             torch.zeros(size)
     assert told == [4000 + 12_000]
-    assert peak.peak_bytes == 16_000
+    assert (peak.peak_bytes, peak.resting_bytes, peak.reserved_bytes) == (16_000, 4000, None)
+    assert peak.is_done
+
+
+def test_what_stays_from_the_first_step_on_is_no_part_of_the_second() -> None:
+    kept = [torch.zeros(1000)]
+    peak = StepPeak(CPU, lambda: kept, lambda _: None)
+    with peak.around_step():
+        kept.append(torch.zeros(500))
+        torch.zeros(2000)
+    with peak.around_step():
+        torch.zeros(2000)
+    assert (peak.peak_bytes, peak.resting_bytes) == (14_000, 6000)
+
+
+def test_an_attempt_that_goes_on_keeps_the_earlier_peak() -> None:
+    kept = [torch.zeros(10)]
+    peak = StepPeak(CPU, lambda: kept, lambda _: None, 1, peak_bytes=9000)
+    with peak.around_step():
+        torch.zeros(100)
+    assert (peak.peak_bytes, peak.is_done) == (9000, True)
+    assert peak.resting_bytes == 40
 
 
 def test_the_peak_of_a_real_step_repeats(
@@ -121,3 +148,8 @@ def test_on_a_gpu_the_allocator_counts() -> None:
         with peak.around_step():
             torch.zeros(1 << 20, device="cuda")
     assert told[0] >= 4 << 20
+    assert peak.resting_bytes is not None
+    assert told[0] - peak.resting_bytes == 4 << 20
+    assert (peak.reserved_bytes or 0) >= told[0]
+    share = process_bytes(torch.device("cuda"))
+    assert share is None or share >= told[0], "the context is more than the tensors"

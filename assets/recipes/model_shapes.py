@@ -16,7 +16,7 @@ from engine.contract.bundled import MODELS, STARTER, sample_datasets
 from engine.contract.spec import DataSpec
 from engine.data.chat import ChatEncoder
 from engine.data.source import read_dataset
-from engine.inspect_model import shape_of
+from engine.inspect_model import traced_shape
 from engine.memory.model_shape import ModelShape
 from engine.model import load_tokenizer
 
@@ -172,14 +172,14 @@ def build_shape(published: Published) -> ModelShape:
     config = AutoConfig.for_model(published.model_type, **published.config)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    return shape_of(model, published.name, published.hub_id)
+    return traced_shape(model, published.name, published.hub_id)
 
 
 def starter_shape() -> ModelShape:
     """The shape of the bundled starter."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(STARTER))
-    return shape_of(model, "starter")
+    return traced_shape(model, "starter")
 
 
 def starter_lengths() -> dict[str, int]:

@@ -4,81 +4,93 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-from engine.commands.output import print_json
+from engine.commands.fitting import (
+    fit_document,
+    fit_lines,
+    holders_document,
+    holders_line,
+    needs_document,
+    needs_line,
+)
+from engine.commands.method_table import VERDICTS, MethodTable, band_of
+from engine.commands.output import duration, print_json
+from engine.commands.prospect import Prospect, prospect_of
 from engine.contract.errors import ExitCode, RequestError, RequestErrors, mistakes
-from engine.contract.method_settings import MethodKind, QftPreset
 from engine.contract.model_source import check_model_folder, resolve_model
-from engine.contract.presets import METHOD_CHOICES, MethodChoice, resolve_presets
 from engine.contract.spec import RunSpec
-from engine.contract.spec_file import read_spec, validate_spec
+from engine.contract.spec_file import read_spec
 from engine.data.source import Dataset, read_dataset
 from engine.memory.devices import Device, choose_device
-from engine.memory.estimate import Forecast, estimate
-from engine.memory.lost_updates import lost_updates
-from engine.memory.resolve import resolve_for_device
+from engine.memory.fit import Fitting, fit
+from engine.memory.holders import Holder, holders
 from engine.memory.units import gib
 from engine.shapes import describe_tokenizer, find_shape
 
 
 def estimate_command(options: Namespace) -> ExitCode:
     """Forecast one spec, or the same spec with every method and preset."""
+    _refuse_contradictions(options)
     spec = read_spec(options.spec)
     device = _device(spec, options.gpu_gib)
+    held = () if options.gpu_gib else holders(device)
     if options.all_methods:
-        return _compare_methods(spec, device, as_json=options.json)
+        return _compare_methods(spec, device, held, as_json=options.json)
     found: tuple[RequestError, ...] = ()
-    forecast = None
+    prospect = None
     try:
-        forecast = forecast_of(spec, device)
+        prospect = prospect_of(spec, device)
     except (RequestError, RequestErrors) as error:
         found = mistakes(error)
     dataset = _read(spec, found)
-    assert forecast is not None
+    assert prospect is not None
+    fitting = _fitting(prospect, shorten=options.shorten) if options.fit else None
     if options.json:
-        print_json(_document(forecast, dataset))
-        return ExitCode.DONE
-    _print_data(dataset)
-    _print_terms(forecast, device)
-    return ExitCode.DONE
-
-
-def _compare_methods(spec: RunSpec, device: Device, *, as_json: bool) -> ExitCode:
-    """One row for each method and preset that can do the request; the others say why not."""
-    rows: dict[MethodChoice, Forecast] = {}
-    refused: dict[MethodChoice, tuple[RequestError, ...]] = {}
-    for choice in METHOD_CHOICES:
-        try:
-            rows[choice] = forecast_of(_with_method(spec, *choice), device)
-        except (RequestError, RequestErrors) as error:
-            refused[choice] = mistakes(error)
-    # What no method can do is wrong with the request, and is said once, with the data's mistakes.
-    everywhere = () if rows else next(iter(refused.values()))
-    dataset = _read(spec, everywhere)
-    if as_json:
         print_json(
             {
-                "methods": [
-                    {"kind": kind, "preset": preset, **_document(forecast, dataset)}
-                    for (kind, preset), forecast in rows.items()
-                ],
-                "refused": [
-                    {"kind": kind, "preset": preset, "errors": [one.as_json() for one in errors]}
-                    for (kind, preset), errors in refused.items()
-                ],
+                **_document(prospect, dataset),
+                "needs": needs_document(prospect.gpu()),
+                "holders": holders_document(held),
+                **({"fit": fit_document(fitting)} if fitting else {}),
             }
         )
         return ExitCode.DONE
     _print_data(dataset)
-    for choice in METHOD_CHOICES:
-        print(f"{' '.join(filter(None, choice)):14}", end=" ")
-        if choice in rows:
-            print(_summary(rows[choice]))
-        else:
-            why = " ".join(f"{one.field}: {one.message}" for one in refused[choice])
-            print(f"{'-':>12}  Cannot do this. {why}")
+    _print_terms(prospect)
+    _print_time(prospect, dataset)
+    _print_room(prospect, held)
+    for line in fit_lines(fitting) if fitting else ():
+        print(line)
+    return ExitCode.DONE
+
+
+def _refuse_contradictions(options: Namespace) -> None:
+    if options.shorten and not options.fit:
+        raise RequestError("--shorten", "it says what --fit may do.", "Add --fit.")
+    if options.fit and options.all_methods:
+        raise RequestError(
+            "--fit", "--all-methods says what would fit already.", "Leave one of them out."
+        )
+
+
+def _fitting(prospect: Prospect, *, shorten: bool) -> Fitting:
+    return fit(prospect.spec, prospect.shape, prospect.device, may_shorten=shorten)
+
+
+def _compare_methods(
+    spec: RunSpec, device: Device, held: Sequence[Holder], *, as_json: bool
+) -> ExitCode:
+    """One row for each method and preset that can do the request; the others say why not."""
+    table = MethodTable.of(spec, device)
+    dataset = _read(spec, table.wrong)
+    if as_json:
+        print_json(table.document(lambda one: _document(one, dataset)))
+        return ExitCode.DONE
+    _print_data(dataset)
+    for line in table.lines(dataset):
+        print(line)
+    _print_held(held)
     return ExitCode.DONE
 
 
@@ -98,29 +110,14 @@ def _read(spec: RunSpec, found: Sequence[RequestError]) -> Dataset:
     return dataset
 
 
-def _document(forecast: Forecast, dataset: Dataset) -> dict[str, Any]:
+def _document(prospect: Prospect, dataset: Dataset) -> dict[str, Any]:
     data = {
         "rows": len(dataset.chats),
         "refused": len(dataset.refused),
         "format": dataset.format,
     }
-    return {**forecast.as_json(), "data": data}
-
-
-def forecast_of(spec: RunSpec, device: Device) -> Forecast:
-    """Resolve a spec and forecast it.
-
-    Raises:
-        RequestError: The model cannot be used.
-    """
-    reference = resolve_model(spec.model.source)
-    if reference.folder is not None:
-        check_model_folder(reference.folder)
-    shape = find_shape(reference, spec.model.revision)
-    complete = resolve_for_device(resolve_presets(spec, reference), shape, device)
-    forecast = estimate(complete, shape, device)
-    warning = lost_updates(complete, shape)
-    return replace(forecast, advice=(*forecast.advice, warning)) if warning else forecast
+    time = prospect.time_document(len(dataset.chats))
+    return {**prospect.forecast.as_json(), "time": time, "data": data}
 
 
 def _device(spec: RunSpec, gpu_gib: float | None) -> Device:
@@ -134,39 +131,41 @@ def _device(spec: RunSpec, gpu_gib: float | None) -> Device:
     return Device("cuda", "cuda", f"a GPU with {gpu_gib:g} GiB", size, size)
 
 
-def _with_method(spec: RunSpec, kind: MethodKind, preset: QftPreset | None) -> RunSpec:
-    """The same request for another method, with nothing but its preset's own settings.
-
-    Raises:
-        RequestErrors: The method cannot do what is asked.
-    """
-    method = {"kind": kind} if preset is None else {"kind": kind, "preset": preset}
-    return validate_spec({**spec.as_json(), "method": method})
-
-
 def _print_data(dataset: Dataset) -> None:
     refused = f", {len(dataset.refused):,} refused" if dataset.refused else ""
     print(f"data: {len(dataset.chats):,} rows as {dataset.format}{refused}")
 
 
-def _summary(forecast: Forecast) -> str:
-    band = f"{gib(forecast.low_bytes)} to {gib(forecast.high_bytes)}"
-    return f"{gib(forecast.total_bytes):>12}  ({band})  {_verdict(forecast)}"
-
-
-def _print_terms(forecast: Forecast, device: Device) -> None:
+def _print_terms(prospect: Prospect) -> None:
+    forecast, device = prospect.forecast, prospect.device
     for term, size in forecast.terms.items():
         print(f"{term:12} {gib(size):>12}")
-    band = f"{gib(forecast.low_bytes)} to {gib(forecast.high_bytes)}"
-    print(f"{'total':12} {gib(forecast.total_bytes):>12}  ({band})")
-    print(f"{_verdict(forecast)} on {device.name}, {gib(device.free_bytes)} free.")
+    print(f"{'total':12} {gib(forecast.total_bytes):>12}  ({band_of(forecast)})")
+    print(f"{VERDICTS[forecast.verdict]} on {device.name}, {gib(device.free_bytes)} free.")
     for sentence in forecast.advice:
         print(sentence)
 
 
-def _verdict(forecast: Forecast) -> str:
-    words = {"fits": "Fits", "tight": "Tight", "too_large": "Does not fit", "unknown": "Unknown"}
-    return words[forecast.verdict]
+def _print_time(prospect: Prospect, dataset: Dataset) -> None:
+    step, total = prospect.step, prospect.total(len(dataset.chats))
+    if step is None:
+        return
+    words = f"A step takes {duration(step.seconds)} ({duration(step.low)} to {duration(step.high)})"
+    if total:
+        band = f"{duration(total.low)} to {duration(total.high)}"
+        words += f", {total.steps:,} steps {duration(total.seconds)} ({band})"
+    print(f"{words}. {step.source}")
+
+
+def _print_room(prospect: Prospect, held: Sequence[Holder]) -> None:
+    print(needs_line(prospect.gpu(), prospect.device))
+    _print_held(held)
+
+
+def _print_held(held: Sequence[Holder]) -> None:
+    line = holders_line(held)
+    if line:
+        print(line)
 
 
 def inspect_command(options: Namespace) -> ExitCode:

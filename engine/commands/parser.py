@@ -25,6 +25,8 @@ _COMMANDS = {
     "list": "engine.commands.report",
     "estimate": "engine.commands.forecast",
     "inspect": "engine.commands.forecast",
+    "probe": "engine.commands.probe",
+    "measure": "engine.commands.probe",
     "ask": "engine.commands.talk",
     "xray": "engine.commands.xray",
     "schema": "engine.commands.schema",
@@ -108,6 +110,7 @@ def build_parser() -> Parser:
     _add_run_commands(commands)
     _add_report_commands(commands)
     _add_model_commands(commands)
+    _add_trying_commands(commands)
     return parser
 
 
@@ -149,6 +152,8 @@ def _add_model_commands(commands: Commands[Parser]) -> None:
     estimate.add_argument("spec", metavar="SPEC", type=Path, help="YAML or JSON file")
     estimate.add_argument("--gpu-gib", type=float, metavar="N", help="compare with N GiB free")
     estimate.add_argument("--all-methods", action="store_true", help="every method side by side")
+    estimate.add_argument("--fit", action="store_true", help="change what makes it fit")
+    estimate.add_argument("--shorten", action="store_true", help="cut conversations, too, to fit")
     inspect = commands.add_parser("inspect", help="shapes of a model; loads no weights")
     inspect.add_argument("model", metavar="MODEL", help="starter, name, folder or hub id")
     ask = commands.add_parser("ask", help="one question to a model or to a run's result")
@@ -165,6 +170,15 @@ def _add_model_commands(commands: Commands[Parser]) -> None:
     for command in (ask, xray):
         _add_runs(command)
     for command in (estimate, inspect, ask, xray):
+        _add_json(command)
+
+
+def _add_trying_commands(commands: Commands[Parser]) -> None:
+    probe = commands.add_parser("probe", help="try two steps: their time and memory; makes no run")
+    probe.add_argument("spec", metavar="SPEC", type=Path, help="YAML or JSON file")
+    measure = commands.add_parser("measure", help="how fast this computer is, for forecasts")
+    measure.add_argument("--device", default="auto", metavar="D", help="auto, cpu or cuda:N")
+    for command in (probe, measure):
         _add_json(command)
 
 

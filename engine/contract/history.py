@@ -10,7 +10,13 @@ from engine.contract.events import Event
 
 @dataclass
 class RunHistory:
-    """A run's curves and facts. Feed it events in the order of the log."""
+    """A run's curves and facts. Feed it events in the order of the log.
+
+    Attributes:
+        forecast: Of the newest attempt; it may know what the first one measured.
+        measured: What the first steps of the run needed.
+        measured_against: The forecast of the attempt that measured them.
+    """
 
     attempt: int = 0
     phase: str = ""
@@ -23,6 +29,7 @@ class RunHistory:
     notices: list[Event] = field(default_factory=list[Event])
     forecast: Event | None = None
     measured: Event | None = None
+    measured_against: Event | None = None
 
     def add(self, events: Iterable[Event]) -> None:
         """Take in new events."""
@@ -51,7 +58,7 @@ class RunHistory:
             if event.get("of") == "forecast":
                 self.forecast = event
             else:
-                self.measured = event
+                self.measured, self.measured_against = event, self.forecast
 
     def _enter_phase(self, event: Event) -> None:
         self.phase = str(event["phase"])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.contract.bundled import known_longest_tokens
-from engine.memory.passes import COUNTED, Pass, activation_bytes
+from engine.memory.passes import Pass, activation_bytes
 from engine.memory.peak import gradient_bytes, peak_bytes, score_bytes
 from engine.memory.plans import MemoryPlan, plan_for
 
@@ -33,8 +33,24 @@ Term = Literal[
 ]
 Verdict = Literal["fits", "tight", "too_large", "unknown"]
 MODELLED: frozenset[Term] = frozenset({"activations", "logits", "transient"})
-# Compared with measured peaks; the same on a GPU, where nobody has compared yet; neither.
-BAND_COUNTED, BAND_UNMEASURED, BAND_UNKNOWN = 0.1, 0.25, 0.6
+# Architectures whose forecast was compared with measured peaks: `benchmarks/forecast.py`.
+MEASURED = frozenset(
+    {
+        "llama",
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "phi3",
+        "phi",
+        "gemma2",
+        "gemma3_text",
+        "gpt2",
+        "opt",
+        "gpt_neox",
+    }
+)
+# Compared; traced, but not compared: another architecture, or a GPU; not even traced.
+BAND_MEASURED, BAND_TRACED, BAND_UNKNOWN = 0.1, 0.25, 0.6
 # Interpreter, torch and transformers in RAM; with CUDA, the context and cuBLAS workspaces.
 RUNTIME_BYTES = {"cpu": 400 << 20, "cuda": 600 << 20}
 RUNTIME_BAND = 0.3
@@ -125,9 +141,10 @@ def estimate(
 
 def band_of(shape: ModelShape, device: Device) -> float:
     """Share of the modelled terms by which the peak may differ."""
-    if shape.model_type not in COUNTED:
+    if not shape.traces:
         return BAND_UNKNOWN
-    return BAND_COUNTED if device.kind == "cpu" else BAND_UNMEASURED
+    is_measured = shape.model_type in MEASURED and device.kind == "cpu"
+    return BAND_MEASURED if is_measured else BAND_TRACED
 
 
 def _pass_terms(shape: ModelShape, one_pass: Pass) -> dict[Term, int]:
@@ -181,7 +198,9 @@ def _adapter_bytes(shape: ModelShape, plan: MemoryPlan) -> int:
 def _with_advice(forecast: Forecast, spec: RunSpec, shape: ModelShape) -> Forecast:
     advice: list[str] = []
     train = spec.train
-    if shape.model_type not in COUNTED:
+    if not shape.traces:
+        advice.append("This model could not be traced, so its activations are a guess.")
+    elif shape.model_type not in MEASURED:
         advice.append(f"No {shape.model_type} model was measured yet, so the band is wide.")
     if shape.max_position is not None and train.sequence_length > shape.max_position:
         advice.append(

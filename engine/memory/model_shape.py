@@ -10,9 +10,10 @@ from typing import Any, Literal
 from platformdirs import user_cache_dir
 from pydantic import BaseModel, ConfigDict
 
+from engine.memory.activation_trace import ActivationTrace
 from engine.memory.geometry import ModelGeometry, TensorGeometry
 
-SCHEMA = 2
+SCHEMA = 3
 Role = Literal["linear", "embedding", "small", "other"]
 _NOT_GEOMETRY = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
 
@@ -38,7 +39,8 @@ class ModelShape(ModelGeometry, BaseModel):
     """A model without its weights.
 
     Tied weights are listed once. `{}` in a name stands for the block's number where `repeat`
-    blocks are alike.
+    blocks are alike. `caps_scores` is whether the head's scores go through a limit. `traces` says what passes keep, by `activation_trace.trace_key`; it is empty
+    where nobody has traced the model, or nobody could.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +59,8 @@ class ModelShape(ModelGeometry, BaseModel):
     vocab_size: int
     tied: bool
     max_position: int | None = None
+    caps_scores: bool = False
+    traces: dict[str, ActivationTrace] = {}
 
 
 def read_shape(path: Path) -> ModelShape | None:

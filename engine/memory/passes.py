@@ -5,6 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from engine.memory.activation_trace import (
+    ActivationTrace,
+    Compute,
+    Slope,
+    counted_trace,
+    trace_key,
+)
 from engine.memory.layout import DTYPE_BYTES, Dense, Layout
 from engine.memory.plans import MemoryPlan
 
@@ -13,8 +20,6 @@ if TYPE_CHECKING:
     from engine.memory.model_shape import ModelShape
 
 FLOAT32, BFLOAT16 = DTYPE_BYTES["float32"], DTYPE_BYTES["bfloat16"]
-# Architectures on which the counts below were compared with measured peaks.
-COUNTED = frozenset({"llama", "mistral", "qwen2", "qwen3", "phi3"})
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,7 @@ class Pass:
 
     Attributes:
         tokens: Tokens in the micro-batch, padding included.
+        length: Tokens in one row of it.
         compute_bytes: Bytes of one activation.
         checkpointing: Whether activations are recomputed block by block.
         plan: Where the method keeps its bytes.
@@ -32,9 +38,11 @@ class Pass:
         twice: Whether the graph is kept for a second backward pass.
         masked: Whether attention needs a mask: then keys and values are repeated for all heads.
         drops: Whether an adapter's inputs are dropped at random.
+        accumulates: Whether gradients of micro-batches before it are alive.
     """
 
     tokens: int
+    length: int
     compute_bytes: int
     checkpointing: bool
     plan: MemoryPlan
@@ -44,6 +52,7 @@ class Pass:
     twice: bool
     masked: bool
     drops: bool
+    accumulates: bool
 
     @classmethod
     def of(
@@ -63,6 +72,7 @@ class Pass:
         float32 = getattr(method, "precision", None) == "fp32"
         return cls(
             tokens=train.batch_size * length,
+            length=length,
             compute_bytes=FLOAT32 if device == "cpu" or float32 else BFLOAT16,
             checkpointing=train.activation_checkpointing is True,
             plan=plan,
@@ -72,7 +82,12 @@ class Pass:
             twice=plan.products == "cast" and plan.fused and train.max_grad_norm is not None,
             masked=train.batching == "packed",
             drops=getattr(method, "dropout", 0.0) > 0,
+            accumulates=train.grad_accumulation > 1,
         )
+
+    def nbytes(self, slope: Slope) -> int:
+        """Bytes of what grows with the micro-batch."""
+        return slope.nbytes(self.tokens, self.length)
 
     @property
     def casts(self) -> bool:
@@ -88,48 +103,42 @@ class Pass:
         return not isinstance(stored, Dense) or DTYPE_BYTES[stored.dtype] != self.compute_bytes
 
 
-def block_activation_bytes(shape: ModelShape, one_pass: Pass) -> int:
-    """What one block keeps for its backward pass.
+def activation_bytes(shape: ModelShape, one_pass: Pass) -> int:
+    """What is kept until the backward pass begins, from the embeddings to the head."""
+    trace = trace_of(shape, one_pass)
+    if one_pass.checkpointing:
+        return one_pass.nbytes(trace.outside_recomputed) + (
+            one_pass.nbytes(trace.block_input) * shape.num_layers
+        )
+    block = one_pass.nbytes(trace.block) + _adapter_activations(shape, one_pass)
+    return one_pass.nbytes(trace.outside) + block * shape.num_layers
 
-    Two norms (input, normalized, output), queries, keys and values as attention takes them, its
-    output, and four tensors of the gated feed-forward; where queries and keys are normalized too,
-    two more of each. A frozen norm needs no normalized values.
-    """
-    hidden, feed_forward = shape.hidden_size, shape.intermediate_size
-    queries, keys = (
-        heads * shape.head_dim for heads in (shape.num_heads, shape.num_key_value_heads)
-    )
-    adapter = one_pass.plan.adapter
-    normalized = 2 * (queries + keys) if shape.normalizes_queries else 0
-    if adapter is not None:
-        normalized //= 2
-    attention = 4 * queries if one_pass.masked else 2 * (queries + keys)
-    numbers = (5 if adapter is None else 3) * hidden + attention + normalized + 4 * feed_forward
-    per_token = one_pass.compute_bytes * numbers
-    if one_pass.compute_bytes == BFLOAT16:
-        per_token += 2 * FLOAT32 * hidden  # norms compute in float32
-    if adapter is not None:
-        per_token += _adapter_activations(shape, one_pass)
-    return per_token * one_pass.tokens
+
+def block_backward_bytes(shape: ModelShape, one_pass: Pass) -> int:
+    """Gradients of activations in one block's backward pass; its own activations if recomputed."""
+    trace = trace_of(shape, one_pass)
+    if one_pass.checkpointing:
+        return one_pass.nbytes(trace.recomputed) + _adapter_activations(shape, one_pass)
+    return one_pass.nbytes(trace.backward_again if one_pass.twice else trace.backward)
+
+
+def trace_of(shape: ModelShape, one_pass: Pass) -> ActivationTrace:
+    """How such a pass goes through the model: as traced, or as a Llama's would."""
+    adapter = one_pass.plan.adapter is not None
+    compute: Compute = "float32" if one_pass.compute_bytes == FLOAT32 else "bfloat16"
+    key = trace_key(compute, adapter=adapter, packed=one_pass.masked)
+    return shape.traces.get(key) or counted_trace(shape, one_pass.compute_bytes, adapter=adapter)
 
 
 def _adapter_activations(shape: ModelShape, one_pass: Pass) -> int:
-    """Of one token in one block: between an adapter's two matrices, and dropped inputs."""
+    """Of one block: between an adapter's two matrices, and dropped inputs."""
     adapter = one_pass.plan.adapter
-    assert adapter is not None
+    if adapter is None:
+        return 0
     per_block = 0
     for (rank, inputs), repeat in list(adapter.matrices(shape))[::2]:
         copies = FLOAT32 * rank
         if one_pass.drops:  # the input that is left, and by what it was multiplied
             copies += 2 * one_pass.compute_bytes * inputs
         per_block += copies * repeat // shape.num_layers
-    return per_block
-
-
-def activation_bytes(shape: ModelShape, one_pass: Pass) -> int:
-    """What is kept until the backward pass begins, the final norm included."""
-    final_norm = 3 * shape.hidden_size * one_pass.compute_bytes * one_pass.tokens
-    if one_pass.checkpointing:
-        kept = shape.hidden_size * one_pass.compute_bytes * one_pass.tokens * shape.num_layers
-        return kept + final_norm
-    return block_activation_bytes(shape, one_pass) * shape.num_layers + final_norm
+    return per_block * one_pass.tokens

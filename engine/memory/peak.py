@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine.memory.layout import DTYPE_BYTES, Dense, Int4
-from engine.memory.passes import FLOAT32, Pass, activation_bytes, block_activation_bytes
+from engine.memory.passes import FLOAT32, Pass, activation_bytes, block_backward_bytes
 from engine.memory.plans import MemoryPlan
 
 if TYPE_CHECKING:
@@ -50,14 +50,29 @@ def gradient_bytes(shape: ModelShape, one_pass: Pass) -> int:
 def peak_bytes(shape: ModelShape, one_pass: Pass, gradients: int) -> int:
     """The largest sum of what is alive at once, beyond weights and moments."""
     activations = activation_bytes(shape, one_pass) + _cast_bytes(shape, one_pass)
+    at_head, in_blocks = _held_before(shape, one_pass, gradients)
     return max(
-        activations + _head_bytes(shape, one_pass),
-        activations + _left_by_head(shape, one_pass) + _block_bytes(shape, one_pass),
+        activations + at_head + _head_bytes(shape, one_pass),
+        activations + in_blocks + _block_bytes(shape, one_pass),
         _end_of_fused(shape, one_pass, activations)
         if one_pass.plan.fused
         else _end_of_kept(shape, one_pass, gradients),
         gradients,
     )
+
+
+def _held_before(shape: ModelShape, one_pass: Pass, gradients: int) -> tuple[int, int]:
+    """Gradients that are alive while the loss is computed, and while blocks go backward.
+
+    All of them where micro-batches came before. A chunk is added to what lies on a stack; autograd
+    makes a tensor's gradient whole beside the sum, and one of a tied table waits for its other end.
+    """
+    left = _left_by_head(shape, one_pass)
+    if not one_pass.accumulates:
+        return 0, left
+    if one_pass.plan.products == "by_rows":
+        return gradients - left + _push_bytes(one_pass.chunk, one_pass), gradients
+    return gradients, gradients + _tied_bytes(shape, one_pass)
 
 
 def _end_of_fused(shape: ModelShape, one_pass: Pass, activations: int) -> int:
@@ -73,8 +88,7 @@ def _end_of_fused(shape: ModelShape, one_pass: Pass, activations: int) -> int:
 def _end_of_kept(shape: ModelShape, one_pass: Pass, gradients: int) -> int:
     """The first block's backward pass, then the token table's, then the update."""
     table, tied = _table_gradient_bytes(shape, one_pass), _tied_bytes(shape, one_pass)
-    wide = one_pass.tokens * shape.intermediate_size * one_pass.compute_bytes
-    block = block_activation_bytes(shape, one_pass) + wide if one_pass.checkpointing else 0
+    block = block_backward_bytes(shape, one_pass) if one_pass.checkpointing else 0
     update = _update_bytes(shape.largest("embedding", "linear", "other"), one_pass)
     both_ends = 2 * tied if one_pass.plan.products == "cast" else 0
     return max(gradients - (table - tied) + block, gradients + max(both_ends, update))
@@ -117,11 +131,11 @@ def _head_bytes(shape: ModelShape, one_pass: Pass) -> int:
         held = _left_by_head(shape, one_pass)
     else:
         update, held = 0, _table_gradient_bytes(shape, one_pass)
-    return (
-        taken
-        + score_bytes(shape, one_pass)
-        + max(cast, held + passed + max(rows + update if learns else 0, cast + share))
-    )
+    scores = score_bytes(shape, one_pass)
+    # The way back through a limit takes the scores twice more.
+    capped = 2 * scores if shape.caps_scores else 0
+    products = max(rows + update if learns else 0, cast + share)
+    return taken + scores + max(cast, held + passed + max(products, capped))
 
 
 def _table_gradient_bytes(shape: ModelShape, one_pass: Pass) -> int:
@@ -150,9 +164,7 @@ def _held_bytes(tensor: TensorShape, plan: MemoryPlan) -> int:
 
 def _block_bytes(shape: ModelShape, one_pass: Pass) -> int:
     """One block's backward pass: gradients of its activations, and of its weights."""
-    wide = one_pass.tokens * shape.intermediate_size * one_pass.compute_bytes
-    # What is recomputed is freed as it is used; what was kept is freed only afterwards.
-    passing = block_activation_bytes(shape, one_pass) + wide if one_pass.checkpointing else 4 * wide
+    passing = block_backward_bytes(shape, one_pass)
     matrix = shape.largest("linear")
     plan = one_pass.plan
     if plan.products == "by_rows":

@@ -15,6 +15,7 @@ from qft_gui.navigation import QUIETLY, Navigation, choices, go_to
 from qft_gui.pages.run_layout import NO_RUN, RunLayout
 from qft_gui.service import Service
 from qft_gui.view import run as view
+from qft_gui.view.memory import memory_terms
 from qft_gui.view.metrics import step_metrics
 from qft_gui.view.setup import sentence
 
@@ -106,7 +107,8 @@ def _updates(service: Service, name: str | None) -> list[Any]:
     try:
         now = service.snapshot(name)
     except (RequestError, FileNotFoundError):
-        nothing = [render(NO_RUN), "", "", render("replies", items=[]), render("announce", text="")]
+        empty = [render("replies", items=[]), render("announce", text="")]
+        nothing = [render(NO_RUN), "", "", "", *empty]
         return [*nothing, *[hidden] * 5]
     failed = view.failure(now)
     is_ready = now.is_over and now.has_export
@@ -114,6 +116,7 @@ def _updates(service: Service, name: str | None) -> list[Any]:
         render("run_head", **view.run_head(now)),
         render("failure", **failed) if failed else "",
         render("metrics", **step_metrics(now)),
+        render("memory_terms", **memory_terms(now)),
         render("replies", **view.replies(now)),
         render("announce", text=view.announcement(now)),
         gr.Button(visible=not now.is_over, interactive=now.status.status != "stopping"),

@@ -30,6 +30,7 @@ class RunLayout:
                 server_functions=[_points_of(service)],
                 run=None,
             )
+            self.terms = slot()
             self.metrics = slot()
             with gr.Column(elem_classes="q-card", min_width=0):
                 self.replies = slot(render("replies", items=[]))
@@ -38,6 +39,7 @@ class RunLayout:
             self.head,
             self.failure,
             self.metrics,
+            self.terms,
             self.replies,
             self.live,
             self.stop,

@@ -6,7 +6,7 @@ const nodes = {
   loss: element.querySelector('[data-plot="loss"]'),
   memory: element.querySelector('[data-plot="memory"]'),
 };
-const state = { run: null, attempt: 0, since: 0, steps: null, minutes: false, failures: 0, busy: false, timer: 0, limits: null };
+const state = { run: null, attempt: 0, since: 0, steps: null, minutes: false, failures: 0, busy: false, timer: 0, limits: null, peak: null };
 
 function layout(xaxis, yaxis, shapes) {
   const narrow = nodes.loss.clientWidth < 420;
@@ -50,8 +50,10 @@ function drawMemory(d) {
     shown.push(limits.free / GIB);
   }
   const traces = [
-    line(times(d), gib(d.memory.device), css('--ink-2'), 1, { name: 'whole card' }),
-    line(times(d), used, accent, 2.5, { name: 'measured' }),
+    line(times(d.memory.x), gib(d.memory.device), css('--ink-2'), 1, { name: 'whole card' }),
+    line(times(d.memory.x), used, accent, 2.5, { name: 'measured' }),
+    { type: 'scatter', name: 'peak', x: d.peak ? times([d.peak.x]) : [], y: d.peak ? gib([d.peak.bytes]) : [], mode: 'markers', cliponaxis: false,
+      marker: { symbol: 'triangle-up', size: 12, color: css('--ink'), line: { color: css('--card'), width: 1 } }, hovertemplate: 'peak counter %{y:.4~g}<extra></extra>' },
     { type: 'scatter', x: shown.map(() => 0), y: shown, mode: 'markers', marker: { opacity: 0 }, hoverinfo: 'skip' },
   ];
   const x = axis(state.minutes ? 'minutes' : 'seconds', { rangemode: 'tozero' });
@@ -60,13 +62,13 @@ function drawMemory(d) {
 
 const config = { responsive: false, displaylogo: false, displayModeBar: false };
 const gib = (values) => values.map((bytes) => (bytes === null ? null : bytes / GIB));
-const times = (d) => d.memory.x.map((seconds) => (state.minutes ? seconds / 60 : seconds));
+const times = (all) => all.map((seconds) => (state.minutes ? seconds / 60 : seconds));
 
 function extend(d) {
   const jobs = [];
   if (d.loss.x.length) jobs.push(Plotly.extendTraces(nodes.loss, { x: [d.loss.x, d.loss.x], y: [d.loss.raw, d.loss.smooth] }, [0, 1]));
   if (d.eval.x.length) jobs.push(Plotly.extendTraces(nodes.loss, { x: [d.eval.x], y: [d.eval.y] }, [2]));
-  if (d.memory.x.length) jobs.push(Plotly.extendTraces(nodes.memory, { x: [times(d), times(d)], y: [gib(d.memory.device), gib(d.memory.used)] }, [0, 1]));
+  if (d.memory.x.length) jobs.push(Plotly.extendTraces(nodes.memory, { x: [times(d.memory.x), times(d.memory.x)], y: [gib(d.memory.device), gib(d.memory.used)] }, [0, 1]));
   return Promise.all(jobs);
 }
 
@@ -81,7 +83,10 @@ function readOut(all) {
   say('used', words(numbers(all.used).at(-1), 2));
   say('device', words(numbers(all.device).at(-1), 1));
   say('total', fine(state.limits?.total));
+  say('band', state.limits?.total ? `${fine(state.limits.low)} to ${fine(state.limits.high)}` : '');
   say('free', fine(state.limits?.free));
+  say('peak', fine(state.peak?.bytes));
+  element.querySelector('[data-legend="peak"]').hidden = !state.peak;
   element.querySelector('[data-legend="device"]').hidden = !state.onGpu;
   const quantity = element.querySelector('[data-quantity]');
   quantity.textContent = state.onGpu ? 'tensors on the GPU, GiB' : 'resident memory of the run, GiB';
@@ -89,6 +94,11 @@ function readOut(all) {
     const known = numbers(all[name]), cells = element.querySelectorAll(`[data-row="${name}"] td`);
     const low = known.reduce((a, b) => Math.min(a, b), Infinity), high = known.reduce((a, b) => Math.max(a, b), -Infinity);
     [known.at(-1), low, high].forEach((value, at) => { cells[at].textContent = words(value, 2); });
+  }
+  const told = { forecast: [state.limits?.total, state.limits?.low, state.limits?.high], peak: [state.peak?.bytes] };
+  for (const [name, values] of Object.entries(told)) {
+    const cells = element.querySelectorAll(`[data-row="${name}"] td`);
+    values.forEach((bytes, at) => { cells[at].textContent = fine(bytes); });
   }
 }
 
@@ -111,11 +121,11 @@ function drawn() {
 
 async function show(d) {
   const minutes = state.minutes || (d.memory.x.at(-1) ?? 0) > 180;
-  const limits = JSON.stringify(d.limits) !== JSON.stringify(state.limits);
+  const limits = JSON.stringify([d.limits, d.peak]) !== JSON.stringify([state.limits, state.peak]);
   const first = window.Plotly && ((hasLoss(d) && !nodes.loss.data) || (hasMemory(d) && !nodes.memory.data));
   const again = d.reset || first || minutes !== state.minutes || d.steps !== state.steps || limits || d.on_gpu !== state.onGpu;
   if (again && !d.reset) return false;
-  Object.assign(state, { attempt: d.attempt, steps: d.steps, minutes, limits: d.limits, onGpu: d.on_gpu });
+  Object.assign(state, { attempt: d.attempt, steps: d.steps, minutes, limits: d.limits, peak: d.peak, onGpu: d.on_gpu });
   state.since = d.next;
   if (!window.Plotly) {
     readOut({ raw: d.loss.raw, smooth: d.loss.smooth, eval: d.eval.y, used: gib(d.memory.used), device: gib(d.memory.device) });
@@ -133,7 +143,7 @@ function schedule(delay) {
 }
 
 function reload(run) {
-  Object.assign(state, { run, attempt: 0, since: 0, minutes: false, limits: null });
+  Object.assign(state, { run, attempt: 0, since: 0, minutes: false, limits: null, peak: null });
   schedule(0);
 }
 

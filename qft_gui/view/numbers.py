@@ -125,13 +125,14 @@ def ratio(value: float) -> str:
 def off_by(forecast: float | None, measured: float | None) -> str:
     """The signed error of a forecast, against what was measured.
 
-    >>> off_by(9.7, 9.5), off_by(10.8, 11.3).replace(MINUS, "-")
-    ('+2.1 %', '-4.4 %')
+    >>> off_by(9.7, 9.5), off_by(10.8, 11.3).replace(MINUS, "-"), off_by(0.99999, 1.0)
+    ('+2.1 %', '-4.4 %', '0.0 %')
     """
     if not forecast or not measured:
         return MISSING
     percent = 100 * (forecast - measured) / measured
-    return f"{percent:+.1f} %".replace("-", MINUS)
+    sign = "+" if abs(percent) >= 0.05 else ""
+    return f"{percent:{sign}.1f} %".removeprefix("-" if not sign else "").replace("-", MINUS)
 
 
 def learning_rate(value: float) -> str:

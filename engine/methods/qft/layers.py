@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._pytree import tree_map
 
 from engine.contract.errors import RequestError
 from engine.methods.qft.gradients import Gradients
@@ -92,6 +93,44 @@ class Source:
             )
 
 
+class Unread(Tensor):
+    """A weight that is dequantized once something computes with it: models may only ask its format.
+
+    It holds a single number, seen at every place.
+    """
+
+    source: Source
+
+    @staticmethod
+    def of(source: Source) -> Tensor:
+        """The weight of a layer, in the format of its passes."""
+        shape = source.weight.shape
+        one = torch.zeros((), dtype=source.compute, device=source.anchor.device)
+        unread = one.expand(shape).as_subclass(Unread)
+        unread.source = source
+        return unread
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Answer what is asked about the tensor; compute with what is in the codes."""
+        with torch._C.DisableTorchFunctionSubclass():
+            if func in _ASKS:
+                return func(*args, **(kwargs or {}))
+            args, kwargs = tree_map(_read, (args, kwargs or {}))
+            return func(*args, **kwargs)
+
+
+_ASKS = {
+    getattr(Tensor, name).__get__ for name in ("dtype", "device", "shape", "ndim", "is_meta")
+} | {Tensor.size, Tensor.dim, Tensor.numel, Tensor.is_floating_point}
+
+
+def _read(value: Any) -> Any:
+    if not isinstance(value, Unread):
+        return value
+    return _Whole.apply(value.source.anchor, value.source)
+
+
 class QftLinear(nn.Module):
     """A linear layer, GPT-2's Conv1D or an output head. Set on a module in place of its class."""
 
@@ -101,7 +140,7 @@ class QftLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The weight in its original shape, for models that look at it or use it themselves."""
-        return _Whole.apply(self.source.anchor, self.source)
+        return Unread.of(self.source)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """`inputs`: (..., in). Returns (..., out)."""
@@ -118,7 +157,7 @@ class QftEmbedding(nn.Embedding):
     @property
     def weight(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The table, for models that look at it or use it themselves."""
-        return _Whole.apply(self.source.anchor, self.source)
+        return Unread.of(self.source)
 
     def forward(self, input: Tensor) -> Tensor:
         """`input`: row numbers, any shape. Returns their rows, one dimension more."""

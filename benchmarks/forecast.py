@@ -1,6 +1,6 @@
 """The forecast against the meter: `python -m benchmarks.forecast --save FILE`.
 
-Random models of the counted architectures, random sizes, every method: the peak of live tensors in
+Random models of many architectures, random sizes, every method: the peak of live tensors in
 two steps beside what the forecast said. The error is that of all terms together but the runtime,
 which no tensor holds.
 """
@@ -41,11 +41,11 @@ from engine.inspect_model import shape_of
 from engine.memory.activation_trace import ActivationTrace
 from engine.memory.devices import this_computer
 from engine.memory.estimate import estimate
-from engine.meter import LiveTensorMeter
 from engine.methods import METHODS
 from engine.model import attention_of, recompute_activations
 from engine.model_traits import traits_of
 from engine.preparation import live_tensors
+from engine.tensor_meter import LiveTensorMeter
 from engine.trace_activations import trace_activations
 
 CPU = torch.device("cpu")
@@ -257,6 +257,11 @@ def write_result(path: Path, measured: Sequence[Measured], seed: int) -> None:
             for name in SETTINGS
             if name in groups
         },
+        "architectures": {
+            name: summary([one.error_percent for one in measured if one.case.architecture == name])
+            for name in ARCHITECTURES
+            if any(one.case.architecture == name for one in measured)
+        },
     }
     lines = [
         json.dumps({**asdict(one.case), "forecast": one.forecast_bytes, "peak": one.peak_bytes})
@@ -270,7 +275,7 @@ def write_result(path: Path, measured: Sequence[Measured], seed: int) -> None:
 def main() -> None:
     """Measure every case and print the table of errors."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--per-method", type=int, default=10)
+    parser.add_argument("--per-method", type=int, default=11)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", action="append", choices=SETTINGS)
     parser.add_argument("--save", type=Path)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from docs import methods_tables, qft_tables
+from docs import forecast_tables, methods_tables, qft_tables
 from docs.ablation_plot import ablation_plot
 from docs.tables import measured_on, result, setting_table, table
 from engine.commands.parser import build_parser
@@ -104,7 +104,16 @@ BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
     "sweep": ("docs/methods.md", methods_tables.sweep_table),
     "bf16": ("docs/methods.md", methods_tables.bf16_table),
     "steps": ("docs/methods.md", methods_tables.step_table),
-    "forecast": ("docs/methods.md", methods_tables.forecast_table),
+    "terms": ("docs/forecast.md", forecast_tables.term_table),
+    "bands": ("docs/forecast.md", forecast_tables.band_table),
+    "errors": ("docs/forecast.md", partial(forecast_tables.error_table, "methods")),
+    "kinds": ("docs/forecast.md", partial(forecast_tables.error_table, "architectures")),
+    "worst": ("docs/forecast.md", forecast_tables.worst_line),
+    "published": ("docs/forecast.md", forecast_tables.published_table),
+    "changes": ("docs/forecast.md", forecast_tables.change_table),
+    "fitted": ("docs/forecast.md", forecast_tables.fit_table),
+    "times": ("docs/forecast.md", forecast_tables.time_table),
+    "cards": ("docs/forecast.md", forecast_tables.gpu_table),
 }
 # Whole files.
 FILES: dict[str, Callable[[], str]] = {"docs/pictures/qft_ablation.svg": ablation_plot}

@@ -239,23 +239,3 @@ def step_table() -> str:
         f"float32, in turns, median of {found['rounds']}, {measured_on(found)}. Weights in float32 "
         "where the name does not say bf16, as `auto` has it on a CPU."
     )
-
-
-def forecast_table() -> str:
-    """How far the memory forecast was from the meter."""
-    found = result("forecast_cpu")
-    rows = {**found["methods"], "all": found["all"]}
-    cells = [
-        (
-            f"`{name}`" if name != "all" else "all",
-            str(one["cases"]),
-            *(f"{one[key]:.1f} %" for key in ("median", "p95", "lowest", "highest")),
-        )
-        for name, one in rows.items()
-    ]
-    headings = ("method", "cases", "median", "95 of 100", "lowest", "highest")
-    return (
-        f"{table(headings, cells)}\n\nThe forecast of all tensors against their measured peak: "
-        "random small Llama, Mistral, Qwen and Phi 3 models, with and without recomputed "
-        f"activations, {measured_on(found)}."
-    )

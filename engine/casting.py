@@ -33,7 +33,9 @@ def compute_in(model: nn.Module, dtype: torch.dtype) -> None:
         own = {name: one for name, one in every if one.is_floating_point()}  # not 4-bit codes
         if all(parameter.dtype == dtype for parameter in own.values()):
             continue
-        if is_product(module) or type(module).forward is nn.Embedding.forward:
+        if isinstance(module, nn.Embedding):
+            _cast_rows(module, dtype)
+        elif is_product(module):
             _cast_in_forward(module, dtype)
         else:
             for attribute in own:
@@ -41,15 +43,31 @@ def compute_in(model: nn.Module, dtype: torch.dtype) -> None:
                 parametrize.register_parametrization(module, attribute, cast, unsafe=True)
 
 
+def _cast_rows(module: Any, dtype: torch.dtype) -> None:
+    """Bind a forward that casts the rows that it looks up, and no others.
+
+    What a subclass does with its table, such as to scale it, it does with a table of these rows.
+    """
+    kind: Any = type(module)
+    weights: dict[str, Any] = module._parameters
+
+    def embed(tokens: Tensor) -> Tensor:
+        weight, padding = weights["weight"], module.padding_idx
+        if kind.forward is nn.Embedding.forward:
+            return functional.embedding(tokens, weight, padding).to(dtype)
+        rows, places = tokens.unique(return_inverse=True)
+        few = functional.embedding(rows, weight, padding).to(dtype)
+        weights["weight"], module.padding_idx = few, None
+        try:
+            return kind.forward(module, places)
+        finally:
+            weights["weight"], module.padding_idx = weight, padding
+
+    module.forward = embed
+
+
 def _cast_in_forward(module: Any, dtype: torch.dtype) -> None:
     """Bind a forward to this one layer; its class stays, so that roles and PEFT know it."""
-    if type(module).forward is nn.Embedding.forward:
-
-        def embed(tokens: Tensor) -> Tensor:
-            return functional.embedding(tokens, module.weight, module.padding_idx).to(dtype)
-
-        module.forward = embed
-        return
     transposed = is_conv1d(module)
 
     def multiply(inputs: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import (
@@ -28,6 +29,16 @@ from engine.data.chat import DEFAULT_TEMPLATE
 from engine.hub import download
 from engine.memory.devices import choose_device
 
+# What transformers raises where a config fits no model.
+_NO_MODEL = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+)
 _FORMATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Output goes to a log or a pipe, where a progress bar is noise.
 logging.disable_progress_bar()
@@ -163,12 +174,8 @@ def _stored_dtype(folder: Path) -> torch.dtype:
 def _causal_config(folder: Path) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RequestError(
-            FIELD,
-            f"this version of transformers cannot read {folder / 'config.json'}.",
-            "Choose another model.",
-        ) from error
+    except (StrictDataclassError, *_NO_MODEL) as error:
+        raise _unreadable(folder, error) from error
     reads_both_ways = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_decoder
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or reads_both_ways:
         raise RequestError(
@@ -179,10 +186,27 @@ def _causal_config(folder: Path) -> Any:
     return config
 
 
+def _unreadable(folder: Path, error: Exception) -> RequestError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()[:200]
+    return RequestError(
+        FIELD,
+        f"transformers makes no model of {folder / 'config.json'}: {reason}",
+        "Get it anew, or choose another model.",
+    )
+
+
 def empty_model(folder: Path) -> nn.Module:
-    """The model on the meta device: no memory, no weights."""
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(_causal_config(folder), dtype=torch.bfloat16)
+    """The model on the meta device: no memory, no weights.
+
+    Raises:
+        RequestError: Its config is no causal language model's, or its sizes do not fit together.
+    """
+    config = _causal_config(folder)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    except (StrictDataclassError, *_NO_MODEL) as error:
+        raise _unreadable(folder, error) from error
 
 
 def choose_torch_device(wish: str) -> torch.device:

@@ -23,7 +23,6 @@ from engine.data.source import Dataset, describe_refusals, read_dataset
 from engine.data.split import split_chats
 from engine.data.training_batches import TrainingBatches
 from engine.expectation import Expectation, expect
-from engine.inspect_model import shape_of
 from engine.live_tensors import live_tensors
 from engine.memory.devices import choose_device
 from engine.memory.estimate import Forecast
@@ -38,6 +37,7 @@ from engine.model import (
     recompute_activations,
 )
 from engine.model_traits import keeps_packed_apart, traits_of
+from engine.shapes import find_shape
 
 NUM_PROMPTS = 3
 
@@ -118,8 +118,8 @@ def prepare_new(spec: RunSpec, events: Listener) -> Prepared:
     device = choose_torch_device(spec.train.device)
     dataset = unchanged_dataset(spec)
     _tell_refused(dataset, events)
-    folder = fetch_model(resolve_model(spec.model.source), spec.model.revision)
-    loaded = load_model(folder)
+    reference = resolve_model(spec.model.source)
+    loaded = load_model(fetch_model(reference, spec.model.revision))
     if loaded.template_added:
         events.emit("notice", message="The model has no chat template; a plain one is used.")
     training, evaluation = usable_examples(
@@ -127,7 +127,7 @@ def prepare_new(spec: RunSpec, events: Listener) -> Prepared:
     )
     order = training_batches(spec, loaded, training)
     events.emit("phase", phase="preparing")
-    shape = shape_of(loaded.model, folder.name)
+    shape = find_shape(reference, spec.model.revision)
     expected = expect(spec, shape, choose_device(str(device)), order.widest)
     events.emit("memory", of="forecast", **expected.fields())
     if spec.train.activation_checkpointing is True:

@@ -1,4 +1,4 @@
-"""Activations of any causal model, traced: one and two of its blocks run on tensors without data.
+"""Activations of any causal model, traced: its first blocks run on tensors without data.
 
 Fake tensors have shapes and no memory, so that a batch can be as large as it takes for activations
 to outweigh everything else.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -18,10 +18,17 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from transformers import AutoModelForCausalLM, masking_utils
 
-from engine.memory.activation_trace import ActivationTrace, Compute, Slope, trace_key
-from engine.meter import LiveTensorMeter
+from engine.memory.activation_trace import (
+    ActivationTrace,
+    AtGradient,
+    BackwardPass,
+    Compute,
+    Slope,
+    trace_key,
+)
 from engine.model import attention_of, recompute_activations
-from engine.roles import named_weights
+from engine.roles import NamedWeight, named_weights
+from engine.tensor_meter import LiveTensorMeter
 
 _ROWS, _LENGTH = 2048, 1024
 _FORMATS: tuple[Compute, ...] = ("float32", "bfloat16")
@@ -81,43 +88,70 @@ def _plain_and_packed(
     length = min(_LENGTH, longest)
     both_lengths = (length // 2, length)
     with FakeTensorMode():
-        one, two = (_model(config, blocks, compute, adapter=adapter) for blocks in (1, 2))
-        masked = [[_kept(model, length) for length in both_lengths] for model in (one, two)]
+        few = _kinds_of_blocks(config)
+        half, whole = (_model(config, n, compute, adapter=adapter) for n in (few, 2 * few))
+        masked = [[_kept(model, length) for length in both_lengths] for model in (half, whole)]
         with _one_text_a_row():
-            short, long = (_kept(one, length) / length for length in both_lengths)
-            plain = _trace(one, two, (length,) if abs(long / short - 1) < _SAME else both_lengths)
+            short, long = (_kept(half, length) / length for length in both_lengths)
+            lengths = (length,) if abs(long / short - 1) < _SAME else both_lengths
+            plain = _trace(half, whole, few, lengths)
     packed = plain.with_mask(
-        block=_slope(_less(masked[1], masked[0]), both_lengths),
+        block=_slope(_less(masked[1], masked[0]), both_lengths).scaled(1 / few),
         outside=_slope(_less(masked[0], masked[1], 2), both_lengths),
     )
     return plain, packed
 
 
-def _trace(one: nn.Module, two: nn.Module, lengths: Sequence[int]) -> ActivationTrace:
-    """One and two blocks, kept first, and then recomputed."""
-    alone, kept, beyond = _runs(one, two, lengths)
-    again = [_there_and_back(two, length, again=True)[1] for length in lengths]
-    for model in (one, two):
+def _kinds_of_blocks(config: Any) -> int:
+    """Blocks that follow each other and differ: each kind has a mask that its blocks share."""
+    kinds = getattr(config.get_text_config(), "layer_types", None) or [None]
+    return min(2, len(set(kinds)))
+
+
+class _Run(NamedTuple):
+    """Bytes of one pass.
+
+    Attributes:
+        kept: Alive when it turned.
+        most: Alive beyond that on its way back.
+        at_gradients: Alive beyond that when the gradient of a matrix of that size was made.
+    """
+
+    kept: int
+    most: int
+    at_gradients: dict[tuple[int, int], int]
+
+
+def _trace(half: nn.Module, whole: nn.Module, few: int, lengths: Sequence[int]) -> ActivationTrace:
+    """A few blocks and twice as many, kept first, and then recomputed."""
+    alone = [_kept(half, length) for length in lengths]
+    kept = [_there_and_back(whole, length) for length in lengths]
+    again = kept
+    if all(parameter.requires_grad for parameter in whole.parameters()):
+        # A second way back follows an exact clipping, of weights that all learn.
+        again = [_there_and_back(whole, length, again=True) for length in lengths]
+    for model in (half, whole):
         recompute_activations(model)
-    first, inputs, recomputed = _runs(one, two, lengths)
+    first = [_kept(half, length) for length in lengths]
+    recomputed = [_there_and_back(whole, length) for length in lengths]
+    both, inputs = [run.kept for run in kept], [run.kept for run in recomputed]
     return ActivationTrace(
-        block=_slope(_less(kept, alone), lengths),
-        outside=_slope(_less(alone, kept, 2), lengths),
-        backward=_slope(beyond, lengths),
-        backward_again=_slope(again, lengths),
-        block_input=_slope(_less(inputs, first), lengths),
+        block=_slope(_less(both, alone), lengths).scaled(1 / few),
+        outside=_slope(_less(alone, both, 2), lengths),
+        backward=_way_back(kept, lengths),
+        backward_again=_way_back(again, lengths),
+        block_input=_slope(_less(inputs, first), lengths).scaled(1 / few),
         outside_recomputed=_slope(_less(first, inputs, 2), lengths),
-        recomputed=_slope(recomputed, lengths),
+        recomputed=_way_back(recomputed, lengths),
     )
 
 
-def _runs(
-    one: nn.Module, two: nn.Module, lengths: Sequence[int]
-) -> tuple[list[int], list[int], list[int]]:
-    """By length: kept with one block, kept with two, and held beyond that on the way back."""
-    there_and_back = [_there_and_back(two, length) for length in lengths]
-    kept, beyond = ([run[i] for run in there_and_back] for i in (0, 1))
-    return [_kept(one, length) for length in lengths], kept, beyond
+def _way_back(runs: Sequence[_Run], lengths: Sequence[int]) -> BackwardPass:
+    at_gradients = [
+        AtGradient(*size, _slope([run.at_gradients[size] for run in runs], lengths))
+        for size in sorted(runs[0].at_gradients)
+    ]
+    return BackwardPass(_slope([run.most for run in runs], lengths), tuple(at_gradients))
 
 
 def _kept(model: nn.Module, length: int) -> int:
@@ -127,20 +161,40 @@ def _kept(model: nn.Module, length: int) -> int:
         return meter.live_bytes - before
 
 
-def _there_and_back(model: nn.Module, length: int, *, again: bool = False) -> tuple[int, int]:
-    """What a pass kept at its turn, and held beyond that; weight gradients go as they come.
+def _there_and_back(model: nn.Module, length: int, *, again: bool = False) -> _Run:
+    """A whole pass; weight gradients go as they come.
 
     Args:
         model: Whose pass.
         length: Tokens in a row.
         again: Whether everything is kept for another way back.
     """
+    matrices = [one for one in named_weights(model) if one.role == "linear"]
+    matrices = [one for one in matrices if one.parameter.requires_grad]
+    sizes = {one.parameter: _stored_shape(one) for one in matrices}
+    at_gradients: dict[tuple[int, int], int] = {}
     with _metered(model, length) as (meter, before, hidden):
         kept = meter.live_bytes - before
+
+        def look(size: tuple[int, int]) -> None:
+            held = meter.live_bytes - before - kept
+            at_gradients[size] = max(held, at_gradients.get(size, held))
+
+        hooks = [
+            named.parameter.register_post_accumulate_grad_hook(lambda weight: look(sizes[weight]))
+            for named in matrices
+        ]
         arriving = torch.zeros_like(hidden)
         meter.peak_bytes = meter.live_bytes
         hidden.backward(arriving, retain_graph=again)
-        return kept, meter.peak_bytes - before - kept
+        for hook in hooks:
+            hook.remove()
+        return _Run(kept, meter.peak_bytes - before - kept, at_gradients)
+
+
+def _stored_shape(named: NamedWeight) -> tuple[int, int]:
+    rows, columns = named.parameter.shape
+    return (columns, rows) if named.transposed else (rows, columns)
 
 
 @contextmanager
@@ -212,7 +266,7 @@ def _with_blocks(config: Any, blocks: int) -> Any:
     whole = int(text.num_hidden_layers)
     for name, value in vars(text).items():  # what is said block by block
         if isinstance(value, list) and len(cast("list[Any]", value)) == whole:
-            setattr(text, name, value[:blocks])
+            setattr(text, name, (value * blocks)[:blocks])
     text.num_hidden_layers = blocks
     return own
 

@@ -31,7 +31,7 @@ def launch(document: dict[str, Any], runs: Path, name: str | None) -> str:
     Raises:
         RequestErrors: The engine refused; nothing was created.
     """
-    with _spec_file(document) as spec:
+    with spec_file(document) as spec:
         named = ["--name", name] if name else []
         answer = _run("launch", str(spec), "--runs", str(runs), *named)
     return Path(str(answer["run"])).name
@@ -61,12 +61,13 @@ def estimate(document: dict[str, Any]) -> dict[str, Any]:
     Raises:
         RequestErrors: The engine would refuse the spec.
     """
-    with _spec_file(document) as spec:
+    with spec_file(document) as spec:
         return _run("estimate", str(spec))
 
 
 @contextmanager
-def _spec_file(document: dict[str, Any]) -> Iterator[Path]:
+def spec_file(document: dict[str, Any]) -> Iterator[Path]:
+    """A spec as a file, for as long as a command reads it."""
     with tempfile.TemporaryDirectory(prefix="qft-spec-") as folder:
         spec = Path(folder) / "spec.json"
         spec.write_text(json.dumps(document), encoding="utf-8")
@@ -88,14 +89,31 @@ def _run(*arguments: str) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired as error:
         raise _engine_failed(f"The engine did not answer within {TIMEOUT_S} s.") from error
+    return read_answer(done.stdout, done.stderr, done.returncode)
+
+
+def read_answer(output: str, said: str, code: int) -> dict[str, Any]:
+    """What a command answered.
+
+    Args:
+        output: Its standard output: one JSON document.
+        said: What it wrote to standard error.
+        code: Its exit code; negative where a signal ended it.
+
+    Raises:
+        RequestErrors: It refused, or did not come to its end.
+    """
+    if code < 0:
+        message = "The system ended it, most likely for lack of memory."
+        raise RequestErrors([RequestError("engine", message)])
     try:
-        answer = json.loads(done.stdout)
+        answer = json.loads(output)
     except ValueError as error:
-        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        last = said.strip().splitlines()[-1:] or ["it said nothing"]
         raise _engine_failed(f"The engine could not be started: {last[0][:200]}.") from error
     if not isinstance(answer, dict):
         raise _engine_failed("The engine's answer could not be read.")
-    if done.returncode != ExitCode.DONE:
+    if code != ExitCode.DONE:
         raise RequestErrors(_refusals(answer))
     return answer
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
-
-from pydantic import BaseModel
 
 from engine.contract.bundled import sample_datasets
 from engine.contract.errors import RequestError, RequestErrors, mistakes
@@ -19,21 +16,25 @@ from engine.contract.spec import RunSpec
 from engine.contract.spec_file import validate_spec
 from engine.memory.catalogue import bundled_shape
 from engine.memory.devices import Device, choose_device
-from engine.memory.estimate import Forecast, estimate
+from engine.memory.estimate import Forecast
+from engine.memory.fit import Fitting, fit
 from engine.memory.lost_updates import lost_updates
-from engine.memory.model_shape import ModelShape, config_key, read_shape, shape_cache_path
+from engine.memory.machine_rates import rates_of
+from engine.memory.model_shape import ModelShape
 from engine.memory.resolve import resolve_for_device
-from qft_gui import engine_commands
+from qft_gui.prospects import (
+    CardSize,
+    Prospect,
+    card_sizes,
+    enough_of,
+    fewest_changes,
+    lasting_advice,
+    num_rows,
+    prospect,
+)
+from qft_gui.readers import DataFacts, FileReader, ShapeReader
 
 T = TypeVar("T")
-
-
-class DataFacts(BaseModel):
-    """What the engine found in a file: usable rows, rows left out, and how they are written."""
-
-    rows: int
-    refused: int
-    format: str
 
 
 @dataclass(frozen=True)
@@ -42,22 +43,38 @@ class MethodRow:
 
     Attributes:
         is_changed: The chosen method, with settings that are not its preset's own.
-        method: Its settings, complete for the device; None where there is no forecast.
-        forecast: None while the model's shape is unknown, and where the method cannot do it.
+        prospect: None while the model's shape is unknown, and where the method cannot do it.
         refusal: Why this method cannot do what others can.
     """
 
     choice: MethodChoice
     is_chosen: bool
     is_changed: bool = False
-    method: MethodSettings | None = None
-    forecast: Forecast | None = None
+    prospect: Prospect | None = None
     refusal: RequestError | None = None
+
+    @property
+    def forecast(self) -> Forecast | None:
+        """The memory it needs, if that can be told."""
+        return self.prospect.forecast if self.prospect else None
+
+    @property
+    def method(self) -> MethodSettings | None:
+        """Its settings, complete for the device; None where there is no forecast."""
+        return self.prospect.spec.method if self.prospect else None
 
 
 @dataclass(frozen=True)
 class Report:
-    """What can be said before a run; a forecast by method once the model's shape is known."""
+    """What can be said before a run; a forecast by method once the model's shape is known.
+
+    Attributes:
+        spec: Complete; None if anything is wrong with it.
+        fitting: What would make the request fit; None where it fits.
+        cards: What it would be on other GPUs, the smallest first.
+        advice: Sentences about the forecast.
+        warning: Why the run would train next to nothing.
+    """
 
     methods: tuple[MethodRow, ...]
     spec: RunSpec | None = None
@@ -68,103 +85,20 @@ class Report:
     is_reading: bool = False
     data: DataFacts | None = None
     is_reading_data: bool = False
+    fitting: Fitting | None = None
+    cards: tuple[CardSize, ...] = ()
+    advice: tuple[str, ...] = ()
     warning: str = ""
+
+    @property
+    def chosen_row(self) -> MethodRow | None:
+        """The chosen method."""
+        return next((row for row in self.methods if row.is_chosen), None)
 
     @property
     def chosen(self) -> Forecast | None:
         """The forecast of the chosen method, if there is one."""
-        return next((row.forecast for row in self.methods if row.is_chosen), None)
-
-
-class ShapeReader:
-    """Asks the engine for the shapes of model folders, in the background, once per config."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._answers: dict[str, ModelShape | RequestErrors | None] = {}
-
-    def shape(self, folder: Path, config: dict[str, Any]) -> ModelShape | None:
-        """The shape, or None while it is being read.
-
-        Raises:
-            RequestErrors: The engine cannot use the model.
-        """
-        known = read_shape(shape_cache_path(config))
-        if known is not None:
-            return known
-        key = f"{folder}:{config_key(config)}"
-        with self._lock:
-            if key not in self._answers:
-                self._answers[key] = None
-                threading.Thread(
-                    target=self._read, args=(key, folder), name="read-model", daemon=True
-                ).start()
-            answer = self._answers[key]
-        if isinstance(answer, RequestErrors):
-            raise answer
-        return answer
-
-    def _read(self, key: str, folder: Path) -> None:
-        answer: ModelShape | RequestErrors
-        try:
-            answer = ModelShape.model_validate(engine_commands.inspect(folder))
-        except RequestErrors as error:
-            answer = error
-        except ValueError:
-            answer = RequestErrors(
-                [RequestError("model.source", "the model's shapes could not be read.")]
-            )
-        with self._lock:
-            self._answers[key] = answer
-
-
-class FileReader:
-    """Asks the engine what is in files of chats, in the background, once per state of a file."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._answers: dict[str, DataFacts | RequestErrors | None] = {}
-        self._reading: set[str] = set()
-
-    def facts(self, file: Path) -> tuple[DataFacts | None, bool]:
-        """What the file holds, None while that is unknown; and whether it is being read.
-
-        Raises:
-            RequestErrors: The engine cannot use the file.
-        """
-        try:
-            state = file.stat()
-        except OSError:
-            return None, False
-        key = f"{file}:{state.st_size}:{state.st_mtime_ns}"
-        with self._lock:
-            if key not in self._answers:
-                self._answers[key] = None
-                self._reading.add(key)
-                threading.Thread(
-                    target=self._read, args=(key, file), name="read-data", daemon=True
-                ).start()
-            answer, is_reading = self._answers[key], key in self._reading
-        if isinstance(answer, RequestErrors):
-            raise answer
-        return answer, is_reading
-
-    def _read(self, key: str, file: Path) -> None:
-        document = {"model": {"source": "starter"}, "data": {"source": str(file)}}
-        answer: DataFacts | RequestErrors | None = None
-        try:
-            found = engine_commands.estimate({**document, "method": {"kind": "qft"}})
-            answer = DataFacts.model_validate(found.get("data"))
-        except RequestErrors as error:
-            # Only the file is asked about; what else may be in the way is found elsewhere.
-            of_file = [one for one in error.errors if one.field.startswith("data")]
-            answer = RequestErrors(of_file) if of_file else None
-        except ValueError:
-            pass  # an engine that does not tell: the run will
-        finally:
-            with self._lock:
-                self._answers[key] = answer
-                self._reading.discard(key)
+        return self.chosen_row.forecast if self.chosen_row else None
 
 
 class Forecasts:
@@ -173,6 +107,8 @@ class Forecasts:
     def __init__(self) -> None:
         self._shapes = ShapeReader()
         self._files = FileReader()
+        # The sizes of cards do not change with what is free, and most questions are the last one's.
+        self._cards: tuple[RunSpec, ModelShape, tuple[CardSize, ...]] | None = None
 
     def report(self, document: dict[str, Any]) -> Report:
         """What this request needs, by method, or what is wrong with it.
@@ -199,15 +135,19 @@ class Forecasts:
         )
         if found or model is None or device is None:
             return known
-        if spec is not None:
-            asked = resolve_presets(spec, model)
+        asked = resolve_presets(spec, model) if spec else None
+        if asked is not None:
             complete = _collect(wrong, lambda: resolve_for_device(asked, shape, device))
             known = replace(known, spec=complete, errors=tuple(wrong))
         if shape is None:
             return replace(known, is_reading=spec is not None and model.kind == "folder")
-        warning = lost_updates(known.spec, shape) if known.spec else None
-        rows = _forecast_rows(document, model, shape, device)
-        return replace(known, methods=rows, warning=warning or "")
+        rows_of_file = data.rows if data else None
+        rows = _prospect_rows(document, model, shape, device, rows_of_file)
+        known = replace(known, methods=rows)
+        if asked is None or known.spec is None or known.chosen is None:
+            return known
+        ways = _with_ways(known, known.spec, shape, device)
+        return replace(ways, cards=self._card_sizes(asked, shape))
 
     def _data(self, source: str) -> tuple[DataFacts | None, bool]:
         if source in sample_datasets():
@@ -218,6 +158,11 @@ class Forecasts:
                 "data.source", "there is no such file.", "Type its whole path, or upload it."
             )
         return self._files.facts(file)
+
+    def _card_sizes(self, asked: RunSpec, shape: ModelShape) -> tuple[CardSize, ...]:
+        if self._cards is None or self._cards[:2] != (asked, shape):
+            self._cards = (asked, shape, card_sizes(asked, shape))
+        return self._cards[2]
 
     def _shape(self, model: ModelReference) -> ModelShape | None:
         if model.kind in ("starter", "catalogue"):
@@ -247,11 +192,16 @@ def _rows(document: dict[str, Any]) -> tuple[MethodRow, ...]:
     )
 
 
-def _forecast_rows(
-    document: dict[str, Any], model: ModelReference, shape: ModelShape, device: Device
+def _prospect_rows(
+    document: dict[str, Any],
+    model: ModelReference,
+    shape: ModelShape,
+    device: Device,
+    rows_of_file: int | None,
 ) -> tuple[MethodRow, ...]:
     """The same request with each method; the chosen one with the settings that it has."""
     rows: list[MethodRow] = []
+    rates = rates_of(device)
     for row in _rows(document):
         method = {"kind": row.choice.kind, "preset": row.choice.preset}
         own = {key: value for key, value in method.items() if value is not None}
@@ -265,9 +215,31 @@ def _forecast_rows(
             is_setting = is_setting and refusal.field != "method.kind"
             rows.append(row if is_setting else replace(row, refusal=refusal))
         else:
-            forecast = estimate(complete, shape, device)
-            rows.append(replace(row, method=complete.method, forecast=forecast))
-    if any(row.forecast for row in rows):
+            count = num_rows(spec.data.source, rows_of_file)
+            found = prospect(complete, shape, device, rates, count)
+            if found.forecast.verdict != "fits" and not row.is_chosen:
+                found = replace(found, changes=fewest_changes(found, shape, device))
+            rows.append(replace(row, prospect=found))
+    if any(row.prospect for row in rows):
         return tuple(rows)
     # What no method can do is a mistake of its own field, and none of the methods'.
     return tuple(replace(row, refusal=None) for row in rows)
+
+
+def _with_ways(known: Report, spec: RunSpec, shape: ModelShape, device: Device) -> Report:
+    """What is said of the chosen method alone."""
+    known = replace(
+        known,
+        advice=lasting_advice(spec, shape, device),
+        warning=lost_updates(spec, shape) or "",
+    )
+    if known.chosen is None or known.chosen.verdict == "fits":
+        return known
+    fitting = fit(spec, shape, device)
+    rows = tuple(
+        replace(row, prospect=replace(row.prospect, changes=enough_of(fitting)))
+        if row.is_chosen and row.prospect
+        else row
+        for row in known.methods
+    )
+    return replace(known, methods=rows, fitting=fitting)

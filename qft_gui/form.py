@@ -9,6 +9,7 @@ from typing import Any
 from engine.contract.errors import RequestError
 from engine.contract.method_settings import METHOD_KINDS, AdapterPreset, MethodKind, QftPreset
 from engine.contract.presets import METHOD_PRESETS, MethodChoice
+from qft_gui.labels import LABELS
 from qft_gui.spec_fields import METHODS_OWN, SETTING_FIELDS, own_settings, settings_of
 
 OTHER = "__other__"
@@ -167,29 +168,6 @@ def input_names() -> tuple[str, ...]:
     for one in fields(Form):
         names += SETTING_FIELDS if one.name == "settings" else [one.name]
     return tuple(name for name in names if name not in ("kind", "preset"))
-
-
-LABELS = {
-    "model": "Model",
-    "model_path": "Folder or hub id",
-    "data": "Data",
-    "data_path": "File",
-    **{key: setting.label for key, setting in SETTING_FIELDS.items()},
-    "steps": "Steps",
-    "batch_size": "Batch size",
-    "batching": "Batching",
-    "grad_accumulation": "Accumulation",
-    "sequence_length": "Sequence length",
-    "learning_rate": "Learning rate",
-    "schedule": "Schedule",
-    "weight_decay": "Weight decay",
-    "max_grad_norm": "Max gradient norm",
-    "activation_checkpointing": "Recompute activations",
-    "eval_percent": "Held-out percent",
-    "device": "Device",
-    "seed": "Seed",
-    "name": "Run name",
-}
 
 
 def place_of(error: RequestError, form: Form) -> str | None:

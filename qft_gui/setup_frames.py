@@ -8,11 +8,17 @@ from typing import Any
 from engine.contract.errors import RequestError
 from engine.contract.method_settings import MethodKind
 from engine.contract.presets import preset_of, resolve_presets
+from qft_gui.applied import Applied
 from qft_gui.forecasts import Forecasts, Report
 from qft_gui.form import CLIP_OF, LABELS, NEVER, OTHER, Form, early_mistakes, field_names, place_of
 from qft_gui.fragments import render
+from qft_gui.surroundings import NOTHING_KNOWN, Situation, Surroundings
 from qft_gui.view import setup as view
+from qft_gui.view.fit_card import fit_card
+from qft_gui.view.fitting import change_lines
+from qft_gui.view.method_table import method_table
 from qft_gui.view.numbers import learning_rate
+from qft_gui.view.sentences import sentence
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,7 @@ class Frames:
         kind: The chosen method, whose settings are shown.
         is_changed: They are not all its own, or its preset's.
         waits: Why Start waits, a sentence for every reason; empty when it does not.
+        is_reading: Whether there is more to come by itself.
         wrong: Sentences by field.
         looks: Properties of inputs that follow from the other inputs.
     """
@@ -43,7 +50,12 @@ class Frames:
 
 
 def setup_frames(
-    form: Form, forecasts: Forecasts, refused: tuple[RequestError, ...] = ()
+    form: Form,
+    forecasts: Forecasts,
+    refused: tuple[RequestError, ...] = (),
+    *,
+    surroundings: Surroundings | None = None,
+    applied: Applied | None = None,
 ) -> Frames:
     """Everything the page shows for these inputs.
 
@@ -51,37 +63,46 @@ def setup_frames(
         form: The inputs' values.
         forecasts: What answers what a run would need.
         refused: Mistakes that only the engine could find.
+        surroundings: What knows what goes on meanwhile.
+        applied: What the page changed to make the request fit.
     """
-    wrong = early_mistakes(form)
     report = forecasts.report(form.document())
-    wrong |= {**_by_field(report.errors, form), **wrong}
+    situation = _situation(surroundings, report, form)
+    wrong = {**_by_field(report.errors, form), **early_mistakes(form)}
     waits = _start_waits(report, wrong, form)
     refusals = _by_field(refused, form)
-    is_wrong = bool(wrong or report.errors or refused)
-    said = waits or _sentences(refused, refusals, form)
-    fit = {
-        **view.fit_card(report),
-        "waits": said,
-        "waits_word": "Start waits" if waits else "Not started",
-    }
+    word = "Start waits" if waits else "Not started"
+    said = {"waits": waits or _sentences(refused, refusals, form), "waits_word": word}
+    fit = {**fit_card(report, situation, _applied_lines(applied, form)), **said}
     return Frames(
         model=render("model_facts", **view.model_facts(report)),
         data=render("data_facts", **view.data_facts(form.data_source, report)),
-        methods=render("method_table", **view.method_table(report)),
+        methods=render("method_table", **method_table(report)),
         preset_note=render("preset_note", **view.preset_note(form.choice, _labels(form.changed))),
         kind=form.kind,
         is_changed=bool(form.changed),
         fit=render("fit_card", **fit),
         dock=render("dock", **fit),
-        command=render("command", **_command(form, is_wrong=is_wrong)),
+        command=render("command", **_command(form, bool(wrong or report.errors or refused))),
         waits=waits,
-        is_reading=report.is_reading or report.is_reading_data,
+        is_reading=report.is_reading or report.is_reading_data or situation.is_changing,
         wrong=wrong | refusals,
         looks=_looks(form, report),
     )
 
 
-def _command(form: Form, *, is_wrong: bool) -> dict[str, str]:
+def _situation(surroundings: Surroundings | None, report: Report, form: Form) -> Situation:
+    return surroundings.at(report.device, form.document()) if surroundings else NOTHING_KNOWN
+
+
+def _applied_lines(applied: Applied | None, form: Form) -> list[dict[str, Any]]:
+    """What the page changed, as long as it stands."""
+    if applied is None or not applied.stands_in(form):
+        return []
+    return change_lines(applied.changes, applied.before_bytes, applied.before.kind)
+
+
+def _command(form: Form, is_wrong: bool) -> dict[str, str]:
     if is_wrong:
         return {"spec": "", "line": ""}
     return view.command(form.document(), form.run_name)
@@ -103,7 +124,7 @@ def _labels(names: tuple[str, ...]) -> list[str]:
 
 def _by_field(errors: tuple[RequestError, ...], form: Form) -> dict[str, str]:
     """Sentences by field; mistakes that belong to no field are left out."""
-    places = [(place_of(error, form), view.sentence(error)) for error in reversed(errors)]
+    places = [(place_of(error, form), sentence(error)) for error in reversed(errors)]
     return {place: text for place, text in places if place is not None}
 
 
@@ -121,7 +142,7 @@ def _sentences(
 ) -> tuple[str, ...]:
     """Every mistake once, in the order of the page; last what belongs to no field."""
     placed = [f"{LABELS[name]}: {by_field[name]}" for name in field_names() if name in by_field]
-    homeless = [view.sentence(error) for error in errors if place_of(error, form) is None]
+    homeless = [sentence(error) for error in errors if place_of(error, form) is None]
     return (*placed, *homeless)
 
 

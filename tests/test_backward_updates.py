@@ -16,11 +16,11 @@ from engine.contract.spec_file import validate_spec
 from engine.data.batching import Batch
 from engine.loss import summed_loss
 from engine.memory.plans import MemoryPlan
-from engine.meter import LiveTensorMeter
 from engine.methods import METHODS
 from engine.methods.protocol import NonFiniteError
 from engine.preparation import Prepared
 from engine.roles import named_weights
+from engine.tensor_meter import LiveTensorMeter
 from tests.tiny import (
     ARCHITECTURES,
     assert_same_state,

@@ -1,53 +1,38 @@
-"""The forecast against the meter: the modelled half of the terms, not only the exact one."""
+"""A slice of the matrix of `benchmarks/forecast.py`: the forecast against the meter."""
 
-from collections.abc import Callable
-from pathlib import Path
+from __future__ import annotations
 
 import pytest
-import torch
 
-from engine.contract.spec_file import validate_spec
-from engine.data.batching import Batch
-from engine.inspect_model import shape_of
-from engine.memory.devices import this_computer
-from engine.memory.estimate import Forecast, estimate
-from engine.meter import LiveTensorMeter
-from engine.methods import METHODS
-from engine.model import load_model
+from benchmarks.forecast import ARCHITECTURES, SETTINGS, Case, measure
+from engine.memory.estimate import MEASURED
 
-CPU = torch.device("cpu")
+METHODS = [*SETTINGS]
 
 
-def _forecast_and_peak(folder: Path, kind: str, batch: int, length: int) -> tuple[Forecast, int]:
-    loaded = load_model(folder, torch.float32 if kind == "full" else torch.bfloat16)
-    train = {"batch_size": batch, "sequence_length": length, "steps": 2, "learning_rate": 1e-4}
-    spec = validate_spec(
-        {
-            "model": {"source": "-"},
-            "data": {"source": "-"},
-            "method": {"kind": kind},
-            "train": {**train, "activation_checkpointing": False},
-        }
+def case_of(number: int) -> Case:
+    """One small case: every method once, the architectures in turn."""
+    return Case(
+        method=METHODS[number],
+        architecture=ARCHITECTURES[number % len(ARCHITECTURES)],
+        hidden_size=256,
+        intermediate_size=512,
+        num_layers=2,
+        num_heads=4,
+        num_key_value_heads=2,
+        vocab_size=(1024, 8192)[number % 2],
+        tied=number % 3 == 0,
+        batch_size=2,
+        sequence_length=128,
+        checkpointing=number % 4 < 2,
     )
-    forecast = estimate(spec, shape_of(loaded.model, "tiny"), this_computer())
-    method = METHODS[spec.method.kind]()
-    method.prepare(loaded.model, spec, CPU)
-    loaded.model.train()
-    tokens = torch.randint(5, 200, (batch, length))
-    peak = 0
-    for step in (1, 2):
-        alive = [*loaded.model.parameters(), *loaded.model.buffers(), *method.state_dict().values()]
-        with LiveTensorMeter(alive) as meter:
-            method.step([Batch(tokens, torch.ones_like(tokens), tokens.clone())], 1e-4, step)
-        peak = max(peak, meter.peak_bytes)
-    return forecast, peak
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "mistral"])
-@pytest.mark.parametrize("kind", ["qft", "full"])
-@pytest.mark.parametrize(("batch", "length"), [(2, 64), (8, 128)])
-def test_the_measured_peak_is_within_the_band(
-    tiny_folder: Callable[[str], Path], architecture: str, kind: str, batch: int, length: int
-) -> None:
-    forecast, peak = _forecast_and_peak(tiny_folder(architecture), kind, batch, length)
-    assert forecast.tensor_bytes == pytest.approx(peak, rel=0.08)
+def test_every_architecture_that_counts_as_measured_is_in_the_matrix() -> None:
+    assert set(ARCHITECTURES) == MEASURED
+
+
+@pytest.mark.parametrize("number", range(len(METHODS)), ids=METHODS)
+def test_the_measured_peak_is_near_the_forecast(number: int) -> None:
+    found = measure(case_of(number))
+    assert -5 <= found.error_percent <= 8, found

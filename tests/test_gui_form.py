@@ -13,6 +13,7 @@ import pytest
 from engine.contract.errors import RequestError, RequestErrors
 from engine.contract.spec_file import validate_spec
 from engine.memory.devices import Device
+from qft_gui import engine_commands, readers
 from qft_gui import forecasts as forecasts_module
 from qft_gui.forecasts import Forecasts
 from qft_gui.form import LABELS, OTHER, Form, field_names, place_of
@@ -227,10 +228,8 @@ def test_a_local_folder_is_read_in_the_background(
     shape = forecasts_module.bundled_shape(SMALL)
     assert shape is not None
     monkeypatch.setattr(forecasts_module, "check_model_folder", lambda folder: {"hidden": 7})
-    monkeypatch.setattr(forecasts_module, "shape_cache_path", lambda config: tmp_path / "none")
-    monkeypatch.setattr(
-        forecasts_module.engine_commands, "inspect", lambda folder: shape.model_dump(mode="json")
-    )
+    monkeypatch.setattr(readers, "shape_cache_path", lambda config: tmp_path / "none")
+    monkeypatch.setattr(engine_commands, "inspect", lambda folder: shape.model_dump(mode="json"))
     (tmp_path / "model").mkdir()
     form = {"model": OTHER, "model_path": str(tmp_path / "model")}
     deadline = time.monotonic() + 10
@@ -266,7 +265,7 @@ def test_a_file_is_read_in_the_background_once_while_start_waits(
         go_on.wait(10)
         return {"data": {"rows": 1240, "refused": 3, "format": "messages"}}
 
-    monkeypatch.setattr(forecasts_module.engine_commands, "estimate", estimate)
+    monkeypatch.setattr(engine_commands, "estimate", estimate)
     file = tmp_path / "mine.jsonl"
     file.write_text("{}\n")
     first = frames(forecasts, data=OTHER, data_path=str(file))
@@ -289,7 +288,7 @@ def test_a_file_that_cannot_be_used_is_refused_at_its_field(
     def estimate(document: dict[str, Any]) -> dict[str, Any]:
         raise RequestErrors([RequestError("data.source", "row 1 has no reply.", "Add one.")])
 
-    monkeypatch.setattr(forecasts_module.engine_commands, "estimate", estimate)
+    monkeypatch.setattr(engine_commands, "estimate", estimate)
     file = tmp_path / "mine.jsonl"
     file.write_text("{}\n")
     _, now = read_file(forecasts, file)
@@ -306,7 +305,7 @@ def test_an_engine_that_cannot_tell_forbids_nothing(
             raise answer
         return answer
 
-    monkeypatch.setattr(forecasts_module.engine_commands, "estimate", estimate)
+    monkeypatch.setattr(engine_commands, "estimate", estimate)
     file = tmp_path / "mine.jsonl"
     file.write_text("{}\n")
     _, now = read_file(forecasts, file)

@@ -25,7 +25,20 @@ from qft_gui.form import Form
 from qft_gui.fragments import render
 from qft_gui.service import Service
 from qft_gui.snapshots import Snapshot
-from qft_gui.view import chat, methods, numbers, run, runs, setup
+from qft_gui.view import (
+    chat,
+    fit_card,
+    fitting,
+    method_table,
+    methods,
+    numbers,
+    run,
+    runs,
+    sentences,
+    setup,
+    terms,
+    times,
+)
 from qft_gui.view.reading import read_curve
 from qft_gui.view.status import STATUS_MARKS
 from tests.test_gui_golden import golden_run, result, write_step
@@ -48,7 +61,7 @@ def with_evals(runs_folder: Path, losses: dict[int, float], steps: int = 100) ->
 
 def test_number_formats() -> None:
     assert doctest.testmod(numbers).failed == 0
-    for module in (setup, methods, spec_fields):
+    for module in (sentences, methods, spec_fields, fitting, times):
         assert doctest.testmod(module).failed == 0
 
 
@@ -186,15 +199,15 @@ def test_the_parts_of_the_bar_add_up_to_the_total() -> None:
         form = Form(model="llama-2-7b", device="cpu").with_method(*choice)
         forecast = forecasts.report(form.document()).chosen
         assert forecast is not None
-        parts = setup.shown_terms(forecast)
+        parts = terms.shown_terms(forecast)
         assert sum(parts.values()) == forecast.total_bytes
         assert min(parts.values()) > 0
 
 
 def test_the_limit_is_left_out_where_it_is_far_away() -> None:
-    assert setup.axis([1], 100) == (1.2, False)
-    assert setup.axis([50], 100) == (145.0, True)
-    assert setup.axis([50], None) == (60.0, False)
+    assert method_table.axis([1], 100) == (1.2, False)
+    assert method_table.axis([50], 100) == (145.0, True)
+    assert method_table.axis([50], None) == (60.0, False)
 
 
 def test_a_tight_fit_is_said_as_one() -> None:
@@ -206,15 +219,20 @@ def test_a_tight_fit_is_said_as_one() -> None:
     middle = (report.chosen.total_bytes + report.chosen.high_bytes) // 2
     tight = replace(report.chosen, free_bytes=middle)
     device = Device("cuda:0", "cuda", "GPU", middle * 2, middle)
-    rows = tuple(replace(row, forecast=tight) if row.is_chosen else row for row in report.methods)
-    frame = setup.fit_card(replace(report, methods=rows, device=device))
+    rows = tuple(
+        replace(row, prospect=replace(row.prospect, forecast=tight))
+        if row.is_chosen and row.prospect
+        else row
+        for row in report.methods
+    )
+    frame = fit_card.fit_card(replace(report, methods=rows, device=device))
     assert frame["mark"].word.startswith("Tight")
     assert frame["has_limit"]
 
 
 def table_rows(form: Form) -> dict[str, dict[str, Any]]:
     report = Forecasts().report(form.document())
-    families = setup.method_table(report)["families"]
+    families = method_table.method_table(report)["families"]
     return {row["key"]: row for family in families for row in family["rows"]}
 
 
@@ -254,14 +272,14 @@ def test_the_bits_of_lomo_are_the_devices_own() -> None:
 @pytest.mark.parametrize(("model", "is_said"), [("starter", True), ("smollm2-135m", False)])
 def test_where_all_methods_are_mostly_python_the_table_says_so(model: str, is_said: bool) -> None:
     report = Forecasts().report(Form(model=model, device="cpu").document())
-    page = render("method_table", **setup.method_table(report))
+    page = render("method_table", **method_table.method_table(report))
     assert ("Most of this is Python and PyTorch" in page) is is_said
 
 
 @pytest.mark.parametrize(("typed", "shown"), [(512, "512"), (4096, "2,048, all that")])
 def test_a_length_beyond_the_model_says_what_is_used(typed: int, shown: str) -> None:
     form = Form(model="tinyllama-1.1b", device="cpu", sequence_length=typed)
-    facts = dict(setup.fit_card(Forecasts().report(form.document()))["facts"])
+    facts = dict(fit_card.fit_card(Forecasts().report(form.document()))["facts"])
     assert facts["Length"].startswith(shown)
 
 
@@ -276,7 +294,8 @@ def test_a_preset_with_other_settings_says_that_it_is_changed() -> None:
 
 
 def test_methods_that_change_every_weight_stand_apart_from_adapters() -> None:
-    families = setup.method_table(Forecasts().report(Form(device="cpu").document()))["families"]
+    report = Forecasts().report(Form(device="cpu").document())
+    families = method_table.method_table(report)["families"]
     kinds = {one["name"]: {row["key"].partition("-")[0] for row in one["rows"]} for one in families}
     assert kinds == {
         "Every weight": {"qft", "lomo", "adalomo", "full"},

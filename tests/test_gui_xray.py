@@ -15,7 +15,7 @@ from qft_gui.pages.xray import FORGOTTEN, RUN, _Desk
 from qft_gui.pages.xray_layout import OWN
 from qft_gui.service import Service
 from qft_gui.view import xray as view
-from qft_gui.view.setup import sentence
+from qft_gui.view.sentences import sentence
 from qft_gui.xrays import MOST_ANSWERS, Job, Wish, XrayAnswer, Xrays
 from tests.test_gui_golden import golden_run
 from tests.tiny import tiny_model_folder

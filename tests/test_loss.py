@@ -18,10 +18,10 @@ from engine.casting import compute_in
 from engine.data.batching import IGNORED, Batch
 from engine.loss import summed_loss
 from engine.memory.plans import MemoryPlan
-from engine.meter import LiveTensorMeter
 from engine.model import load_model
 from engine.model_traits import ModelTraits, traits_of
 from engine.score_head import AfterHead, Head, ParameterWeight, summed_nats
+from engine.tensor_meter import LiveTensorMeter
 from tests.tiny import ARCHITECTURES, CONTEXT, VOCABULARY
 
 FLOAT32 = 4

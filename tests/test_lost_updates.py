@@ -26,7 +26,7 @@ from engine.memory.lost_updates import lost_updates, warning_of
 from qft_gui.forecasts import Forecasts
 from qft_gui.form import Form
 from qft_gui.fragments import render
-from qft_gui.view.setup import fit_card
+from qft_gui.view.fit_card import fit_card
 
 NEAREST = QftSettings(rounding="nearest")
 STOCHASTIC = QftSettings()

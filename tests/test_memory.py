@@ -26,9 +26,9 @@ from engine.memory.layout import Dense, Int4, Int8, Layout, SquareRoot, matrix_s
 from engine.memory.plans import plan_for
 from engine.memory.resolve import resolve_for_device
 from engine.memory.units import GIB
-from engine.meter import LiveTensorMeter
 from engine.methods.qft import QftMethod
 from engine.storage.allocate import allocate, quantized
+from engine.tensor_meter import LiveTensorMeter
 from tests.tiny import ARCHITECTURES, prepared, tiny_spec
 
 Folder = Callable[[str], Path]

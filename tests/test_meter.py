@@ -9,13 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.meter import (
-    MEASURED_STEPS,
-    LiveTensorMeter,
-    MemorySampler,
-    StepPeak,
-    process_bytes,
-)
+from engine.meter import MEASURED_STEPS, MemorySampler, StepPeak, process_bytes
+from engine.tensor_meter import LiveTensorMeter
 from tests.tiny import prepared, tiny_spec
 
 CPU = torch.device("cpu")

@@ -24,10 +24,10 @@ from engine.four_bit import (
     scale_tensors,
 )
 from engine.generate import never
-from engine.meter import LiveTensorMeter
 from engine.model import load_model
 from engine.preparation import Prepared
 from engine.roles import named_weights
+from engine.tensor_meter import LiveTensorMeter
 from tests.tiny import (
     ARCHITECTURES,
     assert_same_state,

@@ -13,8 +13,9 @@ from engine.contract.spec import RunSpec
 from engine.contract.spec_file import validate_spec
 from engine.data.batching import Batch
 from engine.memory.plans import MemoryPlan
-from engine.meter import LiveTensorMeter, give_back_freed_memory
+from engine.meter import give_back_freed_memory
 from engine.methods.qft import QftMethod
+from engine.tensor_meter import LiveTensorMeter
 from tests.published import ALL_IN_CODES
 
 CPU = torch.device("cpu")

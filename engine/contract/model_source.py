@@ -32,6 +32,16 @@ DAMAGE = (
     RecursionError,
     struct.error,
 )
+# Hundreds of times what the largest published models have, by the names of their configs.
+_LARGEST = {
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers"), 2_000),
+    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "word_embed_proj_dim"), 1_000_000),
+    **dict.fromkeys(("intermediate_size", "ffn_dim", "n_inner"), 10_000_000),
+    **dict.fromkeys(("num_attention_heads", "n_head", "num_key_value_heads"), 100_000),
+    **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts"), 10_000),
+    "head_dim": 1_000_000,
+    "vocab_size": 100_000_000,
+}
 _REMOTE_CODE = ("auto_map", "_attn_implementation_internal", "custom_generate")
 
 
@@ -119,7 +129,28 @@ def read_config(folder: Path) -> dict[str, Any]:
     if config is None:
         raise RequestError(FIELD, f"{path} holds no JSON object.", "Get it anew.")
     _refuse_unsafe(config, folder)
+    text = as_object(config.get("text_config"))
+    for part in (config, text or {}):
+        _refuse_absurd_sizes(part, path)
     return config
+
+
+def _refuse_absurd_sizes(config: dict[str, Any], path: Path) -> None:
+    """Sizes that no model has: to build such a one, even without weights, would never end."""
+    for name, largest in _LARGEST.items():
+        value = config.get(name)
+        if value is None or isinstance(value, list | dict):  # block by block
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= largest:
+            raise RequestError(
+                FIELD,
+                f"{path} says {name} is {_short(value)}, and no model has that.",
+                f"It must be a whole number from 1 to {largest:,}.",
+            )
+
+
+def _short(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and abs(value) < 10**24 else str(value)[:24]
 
 
 def _refuse_unsafe(config: dict[str, Any], folder: Path) -> None:

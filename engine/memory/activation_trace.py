@@ -36,26 +36,65 @@ class Slope:
 
 
 @dataclass(frozen=True)
+class AtGradient:
+    """What is held beyond all that was kept when the gradient of a matrix has just been made.
+
+    Attributes:
+        rows: Of the matrix; its layer's outputs.
+        columns: Its inputs.
+        held: Activations and their gradients.
+    """
+
+    rows: int
+    columns: int
+    held: Slope
+
+
+@dataclass(frozen=True)
+class BackwardPass:
+    """The way back through a block.
+
+    Attributes:
+        most: Held at its widest beyond all that was kept.
+        at_gradients: Held when the gradient of each of its matrices is made; those of one size
+            stand for their widest. Empty where matrices are frozen.
+    """
+
+    most: Slope
+    at_gradients: tuple[AtGradient, ...] = ()
+
+    def scaled(self, factor: float) -> BackwardPass:
+        """The same in a format of another width."""
+        scaled = (replace(one, held=one.held.scaled(factor)) for one in self.at_gradients)
+        return BackwardPass(self.most.scaled(factor), tuple(scaled))
+
+    def with_more(self, more: Slope) -> BackwardPass:
+        """The same where that much more is held all the time."""
+        wider = (replace(one, held=one.held + more) for one in self.at_gradients)
+        return BackwardPass(self.most + more, tuple(wider))
+
+
+@dataclass(frozen=True)
 class ActivationTrace:
     """One way to go through a model: how it computes, what it trains, and how rows are masked.
 
     Attributes:
         block: Kept by one block for its backward pass.
         outside: Kept by all that is no block, up to what goes into the head.
-        backward: Held by the backward pass of a block beyond all that was kept.
+        backward: Of a block, beyond all that was kept.
         backward_again: The same where all is kept for another backward pass.
         block_input: Kept by a block whose activations are recomputed.
         outside_recomputed: What `outside` is then.
-        recomputed: Held by the backward pass of such a block beyond that, its activations included.
+        recomputed: Of such a block, its activations included.
     """
 
     block: Slope
     outside: Slope
-    backward: Slope
-    backward_again: Slope
+    backward: BackwardPass
+    backward_again: BackwardPass
     block_input: Slope
     outside_recomputed: Slope
-    recomputed: Slope
+    recomputed: BackwardPass
 
     def scaled(self, factor: float) -> ActivationTrace:
         """The same model in a format of another width."""
@@ -76,7 +115,7 @@ class ActivationTrace:
             block=block,
             outside=outside,
             outside_recomputed=self.outside_recomputed + beside,
-            recomputed=self.recomputed + more,
+            recomputed=self.recomputed.with_more(more),
         )
 
 
@@ -114,9 +153,9 @@ def counted_trace(shape: ModelShape, width: int, *, adapter: bool) -> Activation
     return ActivationTrace(
         block=slope(block),
         outside=slope(3 * hidden),
-        backward=slope(passing),
-        backward_again=slope(2 * passing),
+        backward=BackwardPass(slope(passing)),
+        backward_again=BackwardPass(slope(2 * passing)),
         block_input=slope(hidden),
         outside_recomputed=slope(3 * hidden),
-        recomputed=slope(block + passing),
+        recomputed=BackwardPass(slope(block + passing)),
     )

@@ -39,8 +39,9 @@ class ModelShape(ModelGeometry, BaseModel):
     """A model without its weights.
 
     Tied weights are listed once. `{}` in a name stands for the block's number where `repeat`
-    blocks are alike. `caps_scores` is whether the head's scores go through a limit. `traces` says what passes keep, by `activation_trace.trace_key`; it is empty
-    where nobody has traced the model, or nobody could.
+    blocks are alike. `caps_scores` is whether the head's scores go through a limit. `traces` says
+    what passes keep, by `activation_trace.trace_key`; it is empty where nobody has traced the
+    model, or nobody could.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

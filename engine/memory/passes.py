@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from engine.memory.activation_trace import (
     ActivationTrace,
+    BackwardPass,
     Compute,
     Slope,
     counted_trace,
@@ -114,12 +115,18 @@ def activation_bytes(shape: ModelShape, one_pass: Pass) -> int:
     return one_pass.nbytes(trace.outside) + block * shape.num_layers
 
 
-def block_backward_bytes(shape: ModelShape, one_pass: Pass) -> int:
-    """Gradients of activations in one block's backward pass; its own activations if recomputed."""
+def block_backward(shape: ModelShape, one_pass: Pass) -> BackwardPass:
+    """One block's way back, its own activations included if they are recomputed."""
     trace = trace_of(shape, one_pass)
     if one_pass.checkpointing:
-        return one_pass.nbytes(trace.recomputed) + _adapter_activations(shape, one_pass)
-    return one_pass.nbytes(trace.backward_again if one_pass.twice else trace.backward)
+        return trace.recomputed
+    return trace.backward_again if one_pass.twice else trace.backward
+
+
+def block_backward_bytes(shape: ModelShape, one_pass: Pass) -> int:
+    """What its activations and their gradients take at the widest."""
+    recomputed = _adapter_activations(shape, one_pass) if one_pass.checkpointing else 0
+    return one_pass.nbytes(block_backward(shape, one_pass).most) + recomputed
 
 
 def trace_of(shape: ModelShape, one_pass: Pass) -> ActivationTrace:

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.memory.layout import DTYPE_BYTES, Dense, Int4
-from engine.memory.passes import FLOAT32, Pass, activation_bytes, block_backward_bytes
+from engine.memory.layout import DTYPE_BYTES, Dense, Factored, Int4
+from engine.memory.passes import (
+    FLOAT32,
+    Pass,
+    activation_bytes,
+    block_backward,
+    block_backward_bytes,
+)
 from engine.memory.plans import MemoryPlan
 
 if TYPE_CHECKING:
+    from engine.memory.activation_trace import AtGradient
     from engine.memory.model_shape import ModelShape, TensorShape
 
 # Float32 temporaries of one chunk while it is updated: direction, moments and what rounding draws;
-# its gradient, where that was kept in 8 bits; and the steps of a rounding to powers of two.
-_UPDATE_TEMPORARIES, _UPDATE_OF_STACK, _UPDATE_OF_POWERS = 3.5, 4.25, 8.25
+# its gradient, where that was kept in 8 bits; a second moment of rows times columns; and the steps
+# of a rounding to powers of two.
+_UPDATE_TEMPORARIES, _UPDATE_OF_STACK, _UPDATE_OF_FACTORS, _UPDATE_OF_POWERS = 3.5, 4.25, 4.5, 8.25
 
 
 def score_bytes(shape: ModelShape, one_pass: Pass) -> int:
@@ -78,11 +86,15 @@ def _held_before(shape: ModelShape, one_pass: Pass, gradients: int) -> tuple[int
 def _end_of_fused(shape: ModelShape, one_pass: Pass, activations: int) -> int:
     """The token table's update, the last of the backward pass; a second one keeps the graph."""
     kept = activations if one_pass.twice else 0
-    table = _tied_bytes(shape, one_pass)
+    table, update = (
+        _tied_bytes(shape, one_pass),
+        _update_bytes(shape.largest("embedding"), one_pass),
+    )
     if one_pass.plan.products == "cast":
         # Autograd adds the gradients of both ends up to a third.
-        table = _table_gradient_bytes(shape, one_pass) + 2 * table
-    return kept + table + _update_bytes(shape.largest("embedding"), one_pass)
+        both_ends = 3 * table
+        return kept + max(both_ends, _table_gradient_bytes(shape, one_pass) + update)
+    return kept + table + update
 
 
 def _end_of_kept(shape: ModelShape, one_pass: Pass, gradients: int) -> int:
@@ -132,6 +144,10 @@ def _head_bytes(shape: ModelShape, one_pass: Pass) -> int:
     else:
         update, held = 0, _table_gradient_bytes(shape, one_pass)
     scores = score_bytes(shape, one_pass)
+    if plan.products == "by_rows" and one_pass.tokens * shape.vocab_size <= one_pass.scores:
+        # Kept scores go chunk by chunk, as the gradient of the rows comes.
+        part = number / shape.vocab_size
+        held = max(round(held * part), held - round(scores * (1 - part)))
     # The way back through a limit takes the scores twice more.
     capped = 2 * scores if shape.caps_scores else 0
     products = max(rows + update if learns else 0, cast + share)
@@ -164,24 +180,51 @@ def _held_bytes(tensor: TensorShape, plan: MemoryPlan) -> int:
 
 def _block_bytes(shape: ModelShape, one_pass: Pass) -> int:
     """One block's backward pass: gradients of its activations, and of its weights."""
-    passing = block_backward_bytes(shape, one_pass)
-    matrix = shape.largest("linear")
+    plan, most = one_pass.plan, block_backward_bytes(shape, one_pass)
+    held = 0
+    if not plan.fused and plan.products == "cast":  # a block's gradients come as it goes back
+        whole = sum(_held_bytes(t, plan) * t.repeat for t in shape.tensors if t.role == "linear")
+        held = whole // max(1, shape.num_layers)
+    at_gradients = block_backward(shape, one_pass).at_gradients
+    if not at_gradients:
+        return most + _matrix_bytes(shape.largest("linear"), one_pass) + held
+    return held + max(
+        most,
+        *(
+            min(most, one_pass.nbytes(at.held) + _ends_bytes(at, one_pass))
+            + _matrix_bytes(at.rows * at.columns, one_pass)
+            for at in at_gradients
+        ),
+    )
+
+
+def _ends_bytes(at: AtGradient, one_pass: Pass) -> int:
+    """A layer's input and its output's gradient, where the layer still holds them.
+
+    It does while it makes the gradient of its weight itself, or has cast its weight for a product.
+    """
+    if one_pass.plan.products == "by_rows" or one_pass.casts:
+        return one_pass.tokens * (at.rows + at.columns) * one_pass.compute_bytes
+    return 0
+
+
+def _matrix_bytes(elements: int, one_pass: Pass) -> int:
+    """What a matrix takes in the backward pass: its product, its gradient, its update."""
     plan = one_pass.plan
+    update = _update_bytes(elements, one_pass)
     if plan.products == "by_rows":
-        product = _product_bytes(matrix, one_pass)
-        update = _update_bytes(matrix, one_pass) if plan.fused else _push_bytes(matrix, one_pass)
-        return passing + product + update
-    if not plan.fused:
-        held = sum(_held_bytes(t, plan) * t.repeat for t in shape.tensors if t.role == "linear")
-        return passing + _weight_bytes(shape, one_pass) + held // max(1, shape.num_layers)
-    return passing + max(_weight_bytes(shape, one_pass), _update_bytes(matrix, one_pass))
+        return _product_bytes(elements, one_pass) + (
+            update if plan.fused else _push_bytes(elements, one_pass)
+        )
+    cast = _weight_bytes(elements, one_pass)
+    return max(cast, update) if plan.fused else cast
 
 
-def _weight_bytes(shape: ModelShape, one_pass: Pass) -> int:
+def _weight_bytes(elements: int, one_pass: Pass) -> int:
     """A matrix that is cast for its product, or the gradient that its product makes."""
     if not one_pass.casts:
         return 0
-    matrix = shape.largest("linear") * one_pass.compute_bytes
+    matrix = elements * one_pass.compute_bytes
     return matrix * (3 if one_pass.plan.adapter is None else 2) // 2
 
 
@@ -202,6 +245,8 @@ def _update_bytes(elements: int, one_pass: Pass) -> int:
     count = _UPDATE_TEMPORARIES
     if plan.products == "by_rows" and not plan.fused:
         count = _UPDATE_OF_STACK
+    if any(isinstance(moment, Factored) for moment in plan.matrices.moments):
+        count = _UPDATE_OF_FACTORS
     if any(isinstance(moment, Int4) for moment in plan.matrices.moments):
         count = _UPDATE_OF_POWERS
     return round(count * FLOAT32 * min(one_pass.chunk, elements))

@@ -15,7 +15,7 @@ from qft_gui.navigation import QUIETLY, Navigation, choices
 from qft_gui.pages.compare_layout import NUM_CHIPS, CompareLayout
 from qft_gui.service import Service
 from qft_gui.view.chat import loading_line, side_head
-from qft_gui.view.setup import sentence
+from qft_gui.view.sentences import sentence
 
 NOTHING_TRAINED = "Nothing is trained yet. Open Setup, press Start, and come back when it is done."
 NUM_SHOWN = 9  # two chats, two heads, the sentence, the question, the histories, Stop, Clear

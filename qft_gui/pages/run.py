@@ -17,7 +17,7 @@ from qft_gui.service import Service
 from qft_gui.view import run as view
 from qft_gui.view.memory import memory_terms
 from qft_gui.view.metrics import step_metrics
-from qft_gui.view.setup import sentence
+from qft_gui.view.sentences import sentence
 
 
 def build(service: Service, room: ChatRoom, navigation: Navigation, plotly_url: str) -> None:

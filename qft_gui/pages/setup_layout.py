@@ -85,7 +85,7 @@ class SetupLayout:
 
     def _will_it_fit(self, first: Frames) -> None:
         fragment("card_title", number="4", title="Will it fit?")
-        self.fit = slot(first.fit)
+        self.fit = slot(first.fit, "fit.js")
         with gr.Row(elem_classes="q-dock"):
             self.dock = slot(first.dock)
             self.start = gr.Button("Start training", variant="primary", min_width=120)

@@ -13,7 +13,7 @@ from qft_gui.navigation import QUIETLY, Navigation
 from qft_gui.pages.xray_layout import OTHER_CHOICE, OWN, STARTER_CHOICE, XrayLayout
 from qft_gui.service import Service
 from qft_gui.view import xray as view
-from qft_gui.view.setup import sentence
+from qft_gui.view.sentences import sentence
 from qft_gui.xrays import Job, Wish, XrayAnswer, Xrays
 
 RUN = "run:"

@@ -9,7 +9,7 @@ from engine.memory.estimate import Term
 from engine.memory.units import gib
 from qft_gui.snapshots import Snapshot
 from qft_gui.view.numbers import MISSING, off_by
-from qft_gui.view.setup import TERM_NAMES
+from qft_gui.view.terms import TERM_NAMES
 
 STATES: tuple[Term, ...] = ("weights", "outliers", "residual", "adapters", "moments")
 PASS: tuple[Term, ...] = ("gradients", "activations", "logits", "transient")

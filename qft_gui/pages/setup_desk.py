@@ -1,0 +1,183 @@
+"""What the Setup page answers: to a change of its inputs, a tick, and its buttons."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from engine.contract.errors import RequestError, RequestErrors, mistakes
+from engine.contract.method_settings import METHOD_KINDS
+from engine.contract.presets import METHOD_CHOICES
+from qft_gui.applied import Applied, applied
+from qft_gui.forecasts import Forecasts
+from qft_gui.form import LEFT_TO_METHOD, OTHER, Form, input_names
+from qft_gui.navigation import choices, go_to
+from qft_gui.pages.setup_fields import HELP, own_text
+from qft_gui.pages.setup_layout import settings_title
+from qft_gui.service import Service
+from qft_gui.setup_frames import Frames, setup_frames
+from qft_gui.spec_fields import SETTING_FIELDS, settings_of
+from qft_gui.surroundings import Surroundings
+from qft_gui.uploads import keep_upload
+from qft_gui.view.sentences import sentence
+
+
+class Picked:
+    """What one window holds beside its inputs: the ticked row, and what was changed to fit.
+
+    Answers pass each other: what was asked before another row was ticked may be answered after
+    it. So this is no input whose value travels with the question, but one object of the window's.
+    """
+
+    def __init__(self) -> None:
+        self.choice: tuple[Any, Any] = (Form.kind, Form.preset)
+        self.applied: Applied | None = None
+
+
+class Desk:
+    """What the page's inputs and its buttons do."""
+
+    def __init__(self, service: Service, forecasts: Forecasts) -> None:
+        self._service = service
+        self._forecasts = forecasts
+        self._surroundings = Surroundings(service.live_run)
+
+    def refresh(self, old: dict[str, str], picked: Picked, *values: Any) -> Any:
+        """The page for what the inputs hold now; nothing if another method was ticked meanwhile."""
+        choice = picked.choice
+        updates = _updates(self._frames(Form.of(*choice, *values), picked), old)
+        return updates if picked.choice is choice else gr.skip()
+
+    def pick(
+        self, event: gr.EventData, old: dict[str, str], picked: Picked, *values: Any
+    ) -> list[Any]:
+        """Another method was ticked in the table: it sets its own fields."""
+        form = Form.of(*picked.choice, *values)
+        for choice in METHOD_CHOICES:
+            if choice.key == getattr(event, "choice", None):
+                form = form.with_method(*choice)
+        return self._filled_in(form, old, picked, _values_of_method(form))
+
+    def to_preset(self, old: dict[str, str], picked: Picked, *values: Any) -> list[Any]:
+        """The fields of the method go back to what it, or its preset, sets."""
+        form = Form.of(*picked.choice, *values)
+        form = form.with_method(*form.choice)
+        return self._filled_in(form, old, picked, _values_of_method(form))
+
+    def act(
+        self, event: gr.EventData, old: dict[str, str], picked: Picked, *values: Any
+    ) -> list[Any]:
+        """A button of the fit card: change settings so that it fits, take that back, or try it."""
+        form, wish = Form.of(*picked.choice, *values), getattr(event, "act", None)
+        filled: tuple[str, ...] = ()
+        if wish == "try":
+            self._surroundings.try_steps(form.document())
+        elif wish == "cancel":
+            self._surroundings.trials.cancel()
+        elif wish == "undo" and picked.applied and picked.applied.stands_in(form):
+            form, filled = picked.applied.undone(form), picked.applied.touched
+            picked.applied = None
+        elif wish in ("fit", "apply"):
+            change = getattr(event, "change", None) if wish == "apply" else None
+            fitting = self._forecasts.report(form.document()).fitting
+            picked.applied = applied(form, fitting, change, picked.applied)
+            if picked.applied:
+                form, filled = picked.applied.after, picked.applied.touched
+        return self._filled_in(form, old, picked, filled)
+
+    def _filled_in(
+        self, form: Form, old: dict[str, str], picked: Picked, names: Iterable[str]
+    ) -> list[Any]:
+        """The page, with values written into inputs."""
+        picked.choice = (form.kind, form.preset)
+        return _updates(self._frames(form, picked), old, form, frozenset(names))
+
+    def _frames(self, form: Form, picked: Picked, refused: tuple[RequestError, ...] = ()) -> Frames:
+        return setup_frames(
+            form,
+            self._forecasts,
+            refused,
+            surroundings=self._surroundings,
+            applied=picked.applied,
+        )
+
+    def receive(self, file: str) -> tuple[str, Any]:
+        """A dataset was uploaded."""
+        try:
+            kept = keep_upload(self._service.runs, Path(file))
+        except RequestError as error:
+            return OTHER, gr.Textbox(info=sentence(error), visible=True)
+        return OTHER, gr.Textbox(value=str(kept), visible=True)
+
+    def begin(self, old: dict[str, str], picked: Picked, *values: Any) -> list[Any]:
+        """Start the run and show it, or say why not."""
+        form = Form.of(*picked.choice, *values)
+        now = self._frames(form, picked)
+        stay = [gr.skip(), gr.skip()]
+        if now.waits:
+            return [*stay, *_updates(now, old)]
+        self._surroundings.trials.cancel()
+        try:
+            run = self._service.start(form.document(), form.run_name)
+        except (RequestError, RequestErrors) as error:
+            refused = self._frames(form, picked, mistakes(error))
+            return [*stay, *_updates(refused, old)]
+        return [go_to("run"), choices(self._service.names(), run), *_updates(now, old)]
+
+
+def _values_of_method(form: Form) -> tuple[str, ...]:
+    """The inputs that a choice of the method writes into."""
+    return (*(one.key for one in settings_of(form.kind)), *LEFT_TO_METHOD)
+
+
+def _updates(
+    now: Frames, old: dict[str, str], form: Form | None = None, names: Collection[str] = ()
+) -> list[Any]:
+    """New values of all outputs; an input is touched only where something about it changed.
+
+    Args:
+        now: What the page shows.
+        old: The mistakes that it showed before.
+        form: Holds what is written into inputs.
+        names: The inputs that are written into.
+    """
+    written = {name: form.value(name) for name in names} if form else {}
+    # Only a choice of the method changes whose settings are shown.
+    settings = [
+        gr.Accordion(settings_title(now.kind)),
+        *(gr.Row(visible=kind == now.kind) for kind in METHOD_KINDS),
+    ]
+    return [
+        now.model,
+        now.data,
+        now.methods,
+        *(settings if form else [gr.skip()] * len(settings)),
+        now.preset_note,
+        gr.Button(visible=now.is_changed),
+        now.fit,
+        now.dock,
+        now.command,
+        gr.Button(interactive=not now.waits),
+        gr.Timer(active=now.is_reading),
+        now.wrong,
+        *(_field_update(name, now, old, form, written) for name in input_names()),
+    ]
+
+
+def _field_update(
+    name: str, now: Frames, old: dict[str, str], form: Form | None, written: dict[str, Any]
+) -> Any:
+    update: dict[str, Any] = dict(now.looks.get(name, {}))
+    if name in written:
+        update["value"] = written[name]
+        setting = SETTING_FIELDS.get(name)
+        if form and setting and not setting.choices:
+            update["placeholder"] = own_text(form, name)
+    mistake = now.wrong.get(name)
+    if name in HELP and mistake != old.get(name):
+        update["info"] = mistake or HELP[name]
+        update["elem_classes"] = ["q-wrong"] if mistake else []
+    return gr.update(**update) if update else gr.skip()

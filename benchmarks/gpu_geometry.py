@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -84,7 +84,7 @@ class PlainShape(ModelGeometry):
     tied: bool
     max_position: int | None
     caps_scores: bool
-    traces: dict[str, ActivationTrace]
+    traces: dict[str, ActivationTrace] = field(hash=False)
 
 
 def empty_model(geometry: str) -> nn.Module:

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.tuners_utils import cast_adapter_dtype
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from transformers import AutoModelForCausalLM, masking_utils
@@ -170,7 +168,8 @@ def _there_and_back(model: nn.Module, length: int, *, again: bool = False) -> _R
         again: Whether everything is kept for another way back.
     """
     matrices = [one for one in named_weights(model) if one.role == "linear"]
-    matrices = [one for one in matrices if one.parameter.requires_grad]
+    if not all(one.parameter.requires_grad for one in matrices):
+        matrices = []  # an adapter's are next to nothing
     sizes = {one.parameter: _stored_shape(one) for one in matrices}
     at_gradients: dict[tuple[int, int], int] = {}
     with _metered(model, length) as (meter, before, hidden):
@@ -250,6 +249,10 @@ def _drop_gradient(parameter: Tensor) -> None:
 
 def _put_adapters_on(model: nn.Module) -> None:
     """Freeze it, and put the smallest adapter on every linear layer of its blocks."""
+    # Only here: where PEFT is missing, models can be traced all the same.
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.tuners_utils import cast_adapter_dtype
+
     model.requires_grad_(False)
     linear = [named for named in named_weights(model) if named.role == "linear"]
     layers = sorted({named.name.removesuffix(".weight") for named in linear})

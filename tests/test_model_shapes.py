@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from assets.recipes.model_shapes import PUBLISHED, Published, build_shape
+from assets.recipes.model_shapes import PUBLISHED, Published, build_model, build_shape
 from engine.contract.bundled import catalogue
 from engine.contract.errors import RequestError
 from engine.contract.model_source import read_config, resolve_model
@@ -44,11 +44,19 @@ PARAMETERS = {
 @pytest.mark.parametrize("published", PUBLISHED, ids=lambda published: published.name)
 def test_a_shipped_shape_is_what_transformers_builds(published: Published) -> None:
     shape = bundled_shape(published.name)
-    assert shape == build_shape(published)
     assert shape is not None
+    built = shape_of(build_model(published), published.name, published.hub_id)
+    assert shape.model_copy(update={"traces": {}}) == built
+    assert len(shape.traces) == 8
     entry = catalogue()[published.name]
     assert entry.num_parameters == shape.num_parameters
     assert (entry.hub_id, entry.title) == (published.hub_id, published.title)
+
+
+@pytest.mark.parametrize("name", ["opt-125m", "gemma-3-1b"])
+def test_a_shipped_trace_is_what_tracing_gives(name: str) -> None:
+    published = next(one for one in PUBLISHED if one.name == name)
+    assert bundled_shape(name) == build_shape(published)
 
 
 @pytest.mark.parametrize(("name", "count"), PARAMETERS.items())

@@ -167,12 +167,16 @@ PUBLISHED = (
 )  # fmt: skip
 
 
-def build_shape(published: Published) -> ModelShape:
-    """The shape of a published model, built on the meta device."""
+def build_model(published: Published) -> Any:
+    """A published model on the meta device."""
     config = AutoConfig.for_model(published.model_type, **published.config)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    return traced_shape(model, published.name, published.hub_id)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+
+
+def build_shape(published: Published) -> ModelShape:
+    """Its shape."""
+    return traced_shape(build_model(published), published.name, published.hub_id)
 
 
 def starter_shape() -> ModelShape:

@@ -7,6 +7,7 @@ Activations, logits and transient buffers are a model, with a stated band.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.contract.bundled import known_longest_tokens
@@ -54,6 +55,7 @@ BAND_MEASURED, BAND_TRACED, BAND_UNKNOWN = 0.1, 0.25, 0.6
 # Interpreter, torch and transformers in RAM; with CUDA, the context and cuBLAS workspaces.
 RUNTIME_BYTES = {"cpu": 400 << 20, "cuda": 600 << 20}
 RUNTIME_BAND = 0.3
+_REMEMBERED = 128  # models with a plan: one question asks for the same states many times
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ def _pass_terms(shape: ModelShape, one_pass: Pass) -> dict[Term, int]:
     }
 
 
+@lru_cache(_REMEMBERED)
 def _weight_terms(shape: ModelShape, plan: MemoryPlan) -> dict[Term, int]:
     """Codes, residuals and outliers apart, where there are any."""
     terms: dict[Term, int] = {"weights": 0}
@@ -175,6 +178,7 @@ def _weight_terms(shape: ModelShape, plan: MemoryPlan) -> dict[Term, int]:
     return terms
 
 
+@lru_cache(_REMEMBERED)
 def _moment_bytes(shape: ModelShape, plan: MemoryPlan) -> int:
     """Of all that is trained: the model's own tensors, or the adapters."""
     if plan.adapter is not None:
@@ -188,6 +192,7 @@ def _moment_bytes(shape: ModelShape, plan: MemoryPlan) -> int:
     )
 
 
+@lru_cache(_REMEMBERED)
 def _adapter_bytes(shape: ModelShape, plan: MemoryPlan) -> int:
     if plan.adapter is None:
         return 0

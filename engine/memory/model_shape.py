@@ -63,6 +63,9 @@ class ModelShape(ModelGeometry, BaseModel):
     caps_scores: bool = False
     traces: dict[str, ActivationTrace] = {}
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.model_type, self.num_layers, self.hidden_size))
+
 
 def read_shape(path: Path) -> ModelShape | None:
     """A stored shape; None if absent, unreadable or of another schema."""

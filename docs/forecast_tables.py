@@ -12,6 +12,7 @@ from engine.contract.spec import RunSpec
 from engine.contract.spec_file import validate_spec
 from engine.memory.catalogue import bundled_shape
 from engine.memory.estimate import (
+    ALLOCATOR_SHARE,
     BAND_MEASURED,
     BAND_TRACED,
     BAND_UNKNOWN,
@@ -43,7 +44,8 @@ _KNOWN: dict[Term, str] = {
     "`engine/memory/peak.py`",
     "transient": _MODELLED,
     "runtime": f"measured once on a CPU, {gib(RUNTIME_BYTES['cpu'])}; assumed for CUDA, "
-    f"{gib(RUNTIME_BYTES['cuda'])}",
+    f"{gib(RUNTIME_BYTES['cuda'])} and {ALLOCATOR_SHARE['cuda']:.0%} of all tensors for "
+    "what the allocator rounds up",
 }
 _MODELS = ("llama-3.2-1b", "qwen3-4b", "llama-3.1-8b", "llama-2-13b")
 _TOKENS = 1024

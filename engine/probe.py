@@ -13,7 +13,7 @@ from engine.contract.events import EventKind
 from engine.contract.model_source import resolve_model
 from engine.contract.spec import RunSpec
 from engine.memory.devices import Device, choose_device
-from engine.memory.estimate import RUNTIME_BYTES, Forecast
+from engine.memory.estimate import Forecast, runtime_bytes
 from engine.memory.machine_rates import rates_of
 from engine.memory.step_time import StepTime, TotalTime, total_time, tried_step_time
 from engine.meter import MEASURED_STEPS, StepPeak
@@ -60,7 +60,8 @@ class Probe:
     @property
     def fits(self) -> bool:
         """Whether the peak and the libraries beside it are no more than was free."""
-        needed = self.measured_peak_bytes + RUNTIME_BYTES[self.device.kind]
+        peak = self.measured_peak_bytes
+        needed = peak + runtime_bytes(self.device.kind, peak)
         return needed <= self.device.free_bytes
 
     def as_json(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from logging import CRITICAL, getLogger
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -72,10 +73,15 @@ def _in_either_format(
 
 def _tried(config: Any, compute: Compute, *, adapter: bool) -> tuple[ActivationTrace, ...] | None:
     """None where an architecture cannot be run without data."""
+    log = getLogger("torch._subclasses.fake_tensor")
+    level = log.level
+    log.setLevel(CRITICAL)  # a kernel that does not know a format is no news
     try:
         return _plain_and_packed(config, compute, adapter=adapter)
     except Exception:  # whatever a model raises that needs data
         return None
+    finally:
+        log.setLevel(level)
 
 
 def _plain_and_packed(

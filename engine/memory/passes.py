@@ -86,6 +86,12 @@ class Pass:
             accumulates=train.grad_accumulation > 1,
         )
 
+    @property
+    def key(self) -> str:
+        """Its trace's, in `ModelShape.traces`."""
+        compute: Compute = "float32" if self.compute_bytes == FLOAT32 else "bfloat16"
+        return trace_key(compute, adapter=self.plan.adapter is not None, packed=self.masked)
+
     def nbytes(self, slope: Slope) -> int:
         """Bytes of what grows with the micro-batch."""
         return slope.nbytes(self.tokens, self.length)
@@ -132,9 +138,8 @@ def block_backward_bytes(shape: ModelShape, one_pass: Pass) -> int:
 def trace_of(shape: ModelShape, one_pass: Pass) -> ActivationTrace:
     """How such a pass goes through the model: as traced, or as a Llama's would."""
     adapter = one_pass.plan.adapter is not None
-    compute: Compute = "float32" if one_pass.compute_bytes == FLOAT32 else "bfloat16"
-    key = trace_key(compute, adapter=adapter, packed=one_pass.masked)
-    return shape.traces.get(key) or counted_trace(shape, one_pass.compute_bytes, adapter=adapter)
+    traced = shape.traces.get(one_pass.key)
+    return traced or counted_trace(shape, one_pass.compute_bytes, adapter=adapter)
 
 
 def _adapter_activations(shape: ModelShape, one_pass: Pass) -> int:

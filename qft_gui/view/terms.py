@@ -41,7 +41,7 @@ TERM_MEANINGS: dict[Term, str] = {
     "activations": "What the layers computed on the way forward and need on the way back.",
     "logits": "A score for every word of the vocabulary at every token.",
     "transient": "Buffers that live for one operation, at the moment that needs most.",
-    "runtime": "What the programs themselves take before a model is loaded.",
+    "runtime": "What the programs themselves take; on a GPU also what its allocator rounds up.",
 }
 COMPARED = PROJECT / "benchmarks" / "results" / "forecast_cpu.json"
 

@@ -31,7 +31,8 @@ if __name__ == "__main__" and os.environ != engine_environment():
 
 import torch
 
-from benchmarks.forecast import CPU, SETTINGS, Case, random_cases
+from benchmarks.forecast import CPU
+from benchmarks.forecast_cases import SETTINGS, Case, random_cases
 from engine.contract.durable import write_whole
 from engine.contract.spec import RunSpec
 from engine.data.batching import Batch
@@ -110,10 +111,12 @@ def fitted(request: Request, shape: ModelShape) -> tuple[Fitting, Device]:
 
     def on(free_bytes: int) -> Fitting:
         device = Device("cpu", "cpu", "a limit", free_bytes, free_bytes)
-        return fit(spec, shape, device, length, may_shorten=request.may_shorten)
+        return fit(spec, shape, device, length, may_shorten=request.may_shorten, cases=())
 
     nothing = on(1)
-    most, least = nothing.before.high_bytes, nothing.after.high_bytes
+    cut = [one for one in nothing.further if one.field == "train.sequence_length"]
+    leanest = cut[0] if cut and request.may_shorten else nothing.after
+    most, least = nothing.before.high_bytes, leanest.high_bytes
     tight = on(round(least + request.share * (most - least))).after.high_bytes
     free = RUNTIME + round((tight - RUNTIME) * (1 + request.room))
     return on(free), Device("cpu", "cpu", "a limit", free, free)
@@ -130,7 +133,7 @@ def outcome_of(request: Request) -> Outcome | None:
     fitting, device = fitted(request, shape)
     if not fitting.fits:
         return None
-    forecast = Ways(shape, device, case.sequence_length).forecast(fitting.spec)
+    forecast = Ways(shape, device, case.sequence_length, ()).forecast(fitting.spec)
     assert forecast.high_bytes <= device.free_bytes
     return Outcome(
         request,

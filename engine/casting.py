@@ -7,6 +7,7 @@ backward pass: no second copy of the model is ever alive.
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ def compute_in(model: nn.Module, dtype: torch.dtype) -> None:
         own = {name: one for name, one in every if one.is_floating_point()}  # not 4-bit codes
         if all(parameter.dtype == dtype for parameter in own.values()):
             continue
-        if isinstance(module, nn.Embedding):
+        if isinstance(module, nn.Embedding) and _takes_tokens_alone(module):
             _cast_rows(module, dtype)
         elif is_product(module):
             _cast_in_forward(module, dtype)
@@ -41,6 +42,11 @@ def compute_in(model: nn.Module, dtype: torch.dtype) -> None:
             for attribute in own:
                 cast = _Cast(dtype)
                 parametrize.register_parametrization(module, attribute, cast, unsafe=True)
+
+
+def _takes_tokens_alone(module: nn.Embedding) -> bool:
+    """Whether it is asked as a plain embedding is; OPT's table of positions is not."""
+    return len(signature(type(module).forward).parameters) == 2
 
 
 def _cast_rows(module: Any, dtype: torch.dtype) -> None:

@@ -12,6 +12,7 @@ import torch
 from engine.contract.events import EventKind
 from engine.contract.model_source import resolve_model
 from engine.contract.spec import RunSpec
+from engine.memory.calibration import parting_sentence
 from engine.memory.devices import Device, choose_device
 from engine.memory.estimate import Forecast, runtime_bytes
 from engine.memory.machine_rates import rates_of
@@ -58,6 +59,11 @@ class Probe:
         return 100 * (self.forecast.tensor_bytes / self.measured_peak_bytes - 1)
 
     @property
+    def parted(self) -> str | None:
+        """How the measured peak is outside the forecast's band; None where it is not."""
+        return parting_sentence(self.forecast, self.measured_peak_bytes, is_kept=False)
+
+    @property
     def fits(self) -> bool:
         """Whether the peak and the libraries beside it are no more than was free."""
         peak = self.measured_peak_bytes
@@ -77,6 +83,7 @@ class Probe:
             "measured_peak_bytes": self.measured_peak_bytes,
             "forecast_bytes": self.forecast.tensor_bytes,
             "error_percent": round(self.error_percent, 2),
+            "parted": self.parted,
             "free_bytes": self.device.free_bytes,
             "fits": self.fits,
             "notices": list(self.notices),

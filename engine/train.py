@@ -73,14 +73,11 @@ class Trainer:
         if self.progress.step == 0:
             self._evaluate(0)
         self._phase("training")
-        try:
-            while self.progress.step < self.prepared.num_steps:
-                if self.stop_requested():
-                    raise Stopped
-                self._step(self.progress.step + 1)
-                self._after_step(self.progress.step)
-        finally:
-            self.check.keep()
+        while self.progress.step < self.prepared.num_steps:
+            if self.stop_requested():
+                raise Stopped
+            self._step(self.progress.step + 1)
+            self._after_step(self.progress.step)
 
     def _step(self, step: int) -> None:
         prepared, train = self.prepared, self.prepared.spec.train
@@ -102,7 +99,6 @@ class Trainer:
             peak_bytes=self.peak.peak_bytes,
         )
         seconds = time.perf_counter() - started
-        self.check.add_step(seconds)
         self._tell_step(step, report, rate, tokens, seconds)
 
     def _tell_step(

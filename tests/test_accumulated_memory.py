@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.fit_requests import metered_peak
-from benchmarks.forecast import Case
+from benchmarks.forecast_cases import Case
 from engine.contract.spec import RunSpec
 from engine.contract.spec_file import validate_spec
 from engine.inspect_model import shape_of

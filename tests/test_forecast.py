@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.forecast import ARCHITECTURES, SETTINGS, Case, measure
+from benchmarks.forecast import measure
+from benchmarks.forecast_cases import ARCHITECTURES, SETTINGS, Case
 from engine.memory.estimate import MEASURED
 
 METHODS = [*SETTINGS]

@@ -20,7 +20,7 @@ def fit_document(fitting: Fitting) -> dict[str, Any]:
     """`fit` in `estimate --fit --json`."""
     return {
         "fits": fitting.fits,
-        "settings": settings_of(fitting.changes),
+        "settings": settings_of(fitting.changes) if _can_fit(fitting) else {},
         "slower": round(fitting.slower, 3),
         "before_bytes": fitting.before.total_bytes,
         "after_bytes": fitting.after.total_bytes,
@@ -29,6 +29,11 @@ def fit_document(fitting: Fitting) -> dict[str, Any]:
         "further": [_change_document(change) for change in fitting.further],
         "gpu": fitting.gpu.gpu.name if fitting.gpu else None,
     }
+
+
+def _can_fit(fitting: Fitting) -> bool:
+    """Whether it fits, or would with consent."""
+    return fitting.fits or any(change.fits for change in fitting.further)
 
 
 def settings_of(changes: Sequence[Change]) -> dict[str, Any]:
@@ -51,14 +56,19 @@ def _change_document(change: Change) -> dict[str, Any]:
     }
 
 
-def fit_lines(fitting: Fitting) -> Iterator[str]:
-    """The same for people: each change with what is needed after it."""
+def fit_lines(fitting: Fitting, needs: GpuFit | None) -> Iterator[str]:
+    """The same for people: each change with what is needed after it.
+
+    Args:
+        fitting: What became of the request.
+        needs: The GPU that was named for the request as it is.
+    """
     free = gib(fitting.before.free_bytes or 0)
     if not fitting.changes:
-        need = gib(fitting.before.high_bytes)
-        yield (
-            f"It fits as it is: {need} at most, {free} free." if fitting.fits else "Nothing helps."
-        )
+        if fitting.fits:
+            yield f"It fits as it is: {gib(fitting.before.high_bytes)} at most, {free} free."
+        else:
+            yield "Nothing helps without your consent." if fitting.further else "Nothing helps."
     before = fitting.before.high_bytes
     for change in fitting.changes:
         yield f"{_arrows(change)}: {gib(before)} -> {gib(change.high_bytes)}, {time_of(change)}"
@@ -67,13 +77,17 @@ def fit_lines(fitting: Fitting) -> Iterator[str]:
     if fitting.changes and fitting.fits:
         yield f"Fits then: {gib(before)} at most, {free} free."
     if not fitting.fits:
-        yield from _further_lines(fitting, free)
+        yield from _further_lines(fitting, free, needs)
 
 
-def _further_lines(fitting: Fitting, free: str) -> Iterator[str]:
-    need = gib(fitting.after.high_bytes)
-    yield f"Does not fit without a change of the training: {need} needed, {free} free."
-    yield fitting.gpu.sentence if fitting.gpu else NO_GPU_HOLDS_IT
+def _further_lines(fitting: Fitting, free: str, needs: GpuFit | None) -> Iterator[str]:
+    what = f"{gib(fitting.after.high_bytes)} needed, {free} free."
+    if _can_fit(fitting):
+        yield f"Does not fit without a change of the training: {what}"
+    else:
+        yield f"Does not fit even so: {what}" if fitting.changes else f"Does not fit: {what}"
+    if fitting.changes and fitting.gpu and not (needs and needs.gpu == fitting.gpu.gpu):
+        yield f"With these changes it needs a GPU with {fitting.gpu.size}."
     for change in fitting.further:
         verdict = "fits" if change.fits else "does not fit either"
         size = gib(change.high_bytes)
@@ -106,8 +120,11 @@ def shortest_way(fitting: Fitting) -> str:
     if way is not None:
         changes = (*fitting.changes, way)
         return f"Fits, with your consent, with {', '.join(map(_arrows, changes))}."
-    gpu = fitting.gpu.sentence if fitting.gpu else NO_GPU_HOLDS_IT
-    return f"Settings save too little. {gpu}"
+    if fitting.gpu is None or not fitting.changes:
+        gpu = fitting.gpu.sentence if fitting.gpu else NO_GPU_HOLDS_IT
+        return f"Settings save too little. {gpu}"
+    arrows = ", ".join(map(_arrows, fitting.changes))
+    return f"Settings save too little. With {arrows} it needs a GPU with {fitting.gpu.size}."
 
 
 def needs_document(found: GpuFit | None) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from engine.commands.fitting import (
 )
 from engine.commands.method_table import VERDICTS, MethodTable, band_of
 from engine.commands.output import duration, print_json
-from engine.commands.prospect import Prospect, prospect_of
+from engine.commands.prospect import Prospect, prospect_of, shape_of
 from engine.contract.errors import ExitCode, RequestError, RequestErrors, mistakes
 from engine.contract.model_source import check_model_folder, resolve_model
 from engine.contract.spec import RunSpec
@@ -40,7 +40,7 @@ def estimate_command(options: Namespace) -> ExitCode:
     found: tuple[RequestError, ...] = ()
     prospect = None
     try:
-        prospect = prospect_of(spec, device)
+        prospect = prospect_of(spec, device, shape_of(spec))
     except (RequestError, RequestErrors) as error:
         found = mistakes(error)
     dataset = _read(spec, found)
@@ -60,7 +60,7 @@ def estimate_command(options: Namespace) -> ExitCode:
     _print_terms(prospect)
     _print_time(prospect, dataset)
     _print_room(prospect, held)
-    for line in fit_lines(fitting) if fitting else ():
+    for line in fit_lines(fitting, prospect.gpu()) if fitting else ():
         print(line)
     return ExitCode.DONE
 
@@ -126,6 +126,12 @@ def _device(spec: RunSpec, gpu_gib: float | None) -> Device:
     if not 0 < gpu_gib < 1e6:
         raise RequestError(
             "--gpu-gib", "it must be a number of GiB above 0.", "Use one such as 24."
+        )
+    if spec.train.device in ("cpu", "mps"):
+        raise RequestError(
+            "--gpu-gib",
+            f"it is for a GPU, but train.device of this spec is {spec.train.device}.",
+            "Leave it out, or set train.device to auto.",
         )
     size = int(gpu_gib * 1024**3)
     return Device("cuda", "cuda", f"a GPU with {gpu_gib:g} GiB", size, size)

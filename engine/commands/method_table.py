@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.commands.fitting import fit_document, shortest_way
 from engine.commands.output import duration
-from engine.commands.prospect import Prospect, prospect_of
+from engine.commands.prospect import Prospect, prospect_of, shape_of
 from engine.contract.errors import RequestError, RequestErrors, mistakes
 from engine.contract.method_settings import MethodKind, QftPreset
 from engine.contract.presets import METHOD_CHOICES, MethodChoice
@@ -38,10 +38,14 @@ class MethodTable:
     @classmethod
     def of(cls, spec: RunSpec, device: Device) -> MethodTable:
         """Every choice, each with its preset's own settings."""
+        try:
+            shape = shape_of(spec)
+        except (RequestError, RequestErrors) as error:
+            return cls(refused=dict.fromkeys(METHOD_CHOICES, mistakes(error)))
         table = cls()
         for choice in METHOD_CHOICES:
             try:
-                table.rows[choice] = prospect_of(_with_method(spec, *choice), device)
+                table.rows[choice] = prospect_of(_with_method(spec, *choice), device, shape)
             except (RequestError, RequestErrors) as error:
                 table.refused[choice] = mistakes(error)
         return table

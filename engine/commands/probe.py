@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from engine.commands.output import print_json, print_mistakes
+from engine.commands.output import duration, print_json, print_mistakes
 from engine.contract.errors import ExitCode, RequestError
 from engine.contract.spec_file import read_spec
 from engine.memory.devices import choose_device
@@ -14,8 +14,6 @@ from engine.memory.units import gib
 
 if TYPE_CHECKING:
     from engine.probe import Probe
-
-_MINUTE, _HOUR = 60, 3600
 
 
 def probe_command(options: Namespace) -> ExitCode:
@@ -83,6 +81,8 @@ def _print_probe(found: Probe) -> None:
     print(f"{_line('run', total.seconds, total.low, total.high)}, {total.steps:,} steps")
     forecast = f"{gib(found.forecast.tensor_bytes)} forecast, {found.error_percent:+.1f} %"
     print(f"{'peak':8} {gib(found.measured_peak_bytes):>12}  ({forecast})")
+    if found.parted:
+        print(found.parted)
     verdict = "Fits" if found.fits else "Does not fit"
     print(f"{verdict} on {found.device.name}, {gib(found.device.free_bytes)} free.")
     for sentence in found.notices:
@@ -91,19 +91,6 @@ def _print_probe(found: Probe) -> None:
 
 def _line(name: str, seconds: float, low: float, high: float) -> str:
     return f"{name:8} {duration(seconds):>12}  ({duration(low)} to {duration(high)})"
-
-
-def duration(seconds: float) -> str:
-    """For a person.
-
-    >>> duration(0.0123), duration(75), duration(7300)
-    ('0.012 s', '1 min 15 s', '2 h 1 min')
-    """
-    if seconds < _MINUTE:
-        return f"{seconds:.3f} s" if seconds < 1 else f"{seconds:.1f} s"
-    if seconds < _HOUR:
-        return f"{int(seconds // _MINUTE)} min {int(seconds % _MINUTE)} s"
-    return f"{int(seconds // _HOUR)} h {int(seconds % _HOUR // _MINUTE)} min"
 
 
 def _rates_document(rates: MachineRates) -> dict[str, Any]:

@@ -68,8 +68,8 @@ class Prospect:
         }
 
 
-def prospect_of(spec: RunSpec, device: Device) -> Prospect:
-    """Resolve a spec and forecast it.
+def shape_of(spec: RunSpec) -> ModelShape:
+    """The shapes of the model that a spec names.
 
     Raises:
         RequestError: The model cannot be used.
@@ -77,8 +77,21 @@ def prospect_of(spec: RunSpec, device: Device) -> Prospect:
     reference = resolve_model(spec.model.source)
     if reference.folder is not None:
         check_model_folder(reference.folder)
-    shape = find_shape(reference, spec.model.revision)
-    asked = resolve_presets(spec, reference)
+    return find_shape(reference, spec.model.revision)
+
+
+def prospect_of(spec: RunSpec, device: Device, shape: ModelShape) -> Prospect:
+    """Resolve a spec and forecast it.
+
+    Args:
+        spec: As a person gave it.
+        device: Where it would run.
+        shape: Of `shape_of`.
+
+    Raises:
+        RequestError: The method cannot train this model.
+    """
+    asked = resolve_presets(spec, resolve_model(spec.model.source))
     complete = resolve_for_device(asked, shape, device)
     forecast = narrowed(estimate(complete, shape, device), complete, shape, device, read_cases())
     warning = lost_updates(complete, shape)

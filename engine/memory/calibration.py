@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from engine.memory.cases import Case, calibration_path, read_cases, remember
 from engine.memory.estimate import MODELLED, RUNTIME_BAND, Forecast, Term
+from engine.memory.machine_rates import device_key
 from engine.memory.plans import plan_for
 from engine.memory.units import GIB, MIB
 
@@ -61,10 +62,7 @@ def case_of(
     shape: ModelShape,
     device: Device,
     *,
-    tokens: int,
-    peak_bytes: int,
     measured_bytes: int,
-    seconds_per_step: float | None,
 ) -> Case:
     """The case that a run leaves.
 
@@ -73,10 +71,7 @@ def case_of(
         spec: Complete.
         shape: The model's.
         device: Where it ran.
-        tokens: Of the widest row.
-        peak_bytes: All tensors at the peak.
-        measured_bytes: Those of them that the pass made.
-        seconds_per_step: Median; None where no step was only timed.
+        measured_bytes: Of the tensors at the peak, those that the pass made.
     """
     return Case(
         forecast_model=FORECAST_MODEL,
@@ -86,16 +81,10 @@ def case_of(
         model_type=shape.model_type,
         sizes=_sizes(forecast, shape),
         data=_data(spec),
-        device_kind=device.kind,
-        device_name=device.name,
+        device=device_key(device),
         checkpointing=spec.train.activation_checkpointing is True,
-        batch_size=spec.train.batch_size,
-        grad_accumulation=spec.train.grad_accumulation,
-        tokens=tokens,
         predicted_bytes=pass_bytes(forecast),
         measured_bytes=measured_bytes,
-        parted=parts(forecast, peak_bytes),
-        seconds_per_step=seconds_per_step,
     )
 
 
@@ -161,7 +150,7 @@ def correction_for(
     predicted = pass_bytes(forecast)
     family = (
         (FORECAST_MODEL, spec.method.kind, plan_for(spec.method).fused),
-        (shape.model_type, device.kind, spec.train.activation_checkpointing is True),
+        (shape.model_type, device_key(device), spec.train.activation_checkpointing is True),
     )
     alike = [
         case
@@ -174,11 +163,9 @@ def correction_for(
         return None
     data = _data(spec)
     of_data = [case for case in alike if case.data == data]
-    request = (predicted, settings_key(spec), _sizes(forecast, shape), device.name)
+    request = (predicted, settings_key(spec), _sizes(forecast, shape))
     same = [
-        case
-        for case in of_data
-        if (case.predicted_bytes, case.settings, case.sizes, case.device_name) == request
+        case for case in of_data if (case.predicted_bytes, case.settings, case.sizes) == request
     ]
     if same:
         return _correction(same, BAND_SAME)
@@ -240,20 +227,22 @@ def tensor_band(forecast: Forecast) -> tuple[int, int]:
     return forecast.tensor_bytes - below, forecast.tensor_bytes + above
 
 
-def parts(forecast: Forecast, peak_bytes: int) -> bool:
-    """Whether a measured peak of all tensors is outside the band."""
-    low, high = tensor_band(forecast)
-    return not low <= peak_bytes <= high
+def parting_sentence(forecast: Forecast, peak_bytes: int, *, is_kept: bool) -> str | None:
+    """How a measured peak is outside the band; None where nobody would see it in the total.
 
-
-def parting_sentence(forecast: Forecast, peak_bytes: int) -> str | None:
-    """How a measured peak is outside the band; None where nobody would see it in the total."""
+    Args:
+        forecast: What was expected.
+        peak_bytes: All tensors at the peak.
+        is_kept: Whether it was a run, whose case corrects the next forecast.
+    """
     low, high = tensor_band(forecast)
     if max(low - peak_bytes, peak_bytes - high) <= TOLD_SHARE * forecast.total_bytes:
         return None
     size, unit = (GIB, "GiB") if min(low, peak_bytes) >= GIB / 10 else (MIB, "MiB")
-    return (
-        f"This run's tensors needed {peak_bytes / size:.2f} {unit} where {low / size:.2f} to "
-        f"{high / size:.2f} were forecast; the next forecast on this computer takes that into "
-        "account."
+    steps = "This run's tensors" if is_kept else "The tensors of the steps that were tried"
+    parted = (
+        f"{steps} needed {peak_bytes / size:.2f} {unit} where {low / size:.2f} to "
+        f"{high / size:.2f} were forecast"
     )
+    after = "; the next forecast on this computer takes that into account." if is_kept else "."
+    return parted + after

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 from platformdirs import user_data_dir
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -26,12 +25,9 @@ class Case(BaseModel):
         fused: Whether no more than one gradient was alive at a time.
         sizes: The model's, as text.
         data: Which data, and which of its tokens are trained.
-        tokens: Of the widest row.
+        device: The device and its computer: a home folder may be shared by several.
         predicted_bytes: Gradients, activations, logits and temporaries at the peak, as estimated.
         measured_bytes: The same, measured.
-        parted: Whether the peak was outside the band.
-        seconds_per_step: Median of the steps after those that were measured; None if there were
-            none.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
@@ -43,23 +39,17 @@ class Case(BaseModel):
     model_type: str
     sizes: str
     data: str
-    device_kind: Literal["cpu", "cuda"]
-    device_name: str
+    device: str
     checkpointing: bool
-    batch_size: int
-    grad_accumulation: int
-    tokens: int
     predicted_bytes: int = Field(gt=0)
     measured_bytes: int = Field(gt=0)
-    parted: bool
-    seconds_per_step: float | None = None
 
     @property
     def family(self) -> tuple[tuple[int, str, bool], tuple[str, str, bool]]:
         """What runs have to share to be alike: the estimator, how they train, and on what."""
         return (
             (self.forecast_model, self.method, self.fused),
-            (self.model_type, self.device_kind, self.checkpointing),
+            (self.model_type, self.device, self.checkpointing),
         )
 
     @property

@@ -14,6 +14,7 @@ from engine.contract.bundled import known_longest_tokens
 from engine.memory.passes import Pass, activation_bytes
 from engine.memory.peak import gradient_bytes, peak_bytes, score_bytes
 from engine.memory.plans import MemoryPlan, plan_for
+from engine.memory.units import gib
 
 if TYPE_CHECKING:
     from engine.contract.spec import RunSpec
@@ -62,7 +63,11 @@ _REMEMBERED = 128  # models with a plan: one question asks for the same states m
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes by term, with a band, against what is free."""
+    """Bytes by term, with a band, against what is free.
+
+    Attributes:
+        modelled_band: Share of the modelled terms by which they may differ; see `band_of`.
+    """
 
     num_parameters: int
     terms: dict[Term, int]
@@ -70,6 +75,7 @@ class Forecast:
     low_bytes: int
     high_bytes: int
     free_bytes: int | None
+    modelled_band: float
     advice: tuple[str, ...] = ()
     seconds_per_step: float | None = None
 
@@ -125,20 +131,28 @@ def estimate(
     """
     plan = plan_for(spec.method)
     longest = longest_tokens or known_longest_tokens(spec.model.source, spec.data.source)
+    one_pass = Pass.of(spec, shape, plan, device.kind, longest)
     terms: dict[Term, int] = {
         **_weight_terms(shape, plan),
         "adapters": _adapter_bytes(shape, plan),
         "moments": _moment_bytes(shape, plan),
-        **_pass_terms(shape, Pass.of(spec, shape, plan, device.kind, longest)),
+        **_pass_terms(shape, one_pass),
     }
     if not terms["adapters"]:
         del terms["adapters"]
     terms["runtime"] = runtime_bytes(device.kind, sum(terms.values()))
     total = sum(terms.values())
     modelled = sum(size for term, size in terms.items() if term in MODELLED)
-    doubt = round(band_of(shape, device) * modelled + RUNTIME_BAND * terms["runtime"])
+    band = band_of(shape, device, one_pass)
+    doubt = round(band * modelled + RUNTIME_BAND * terms["runtime"])
     forecast = Forecast(
-        shape.num_parameters, terms, total, total - doubt, total + doubt, device.free_bytes
+        shape.num_parameters,
+        terms,
+        total,
+        total - doubt,
+        total + doubt,
+        device.free_bytes,
+        band,
     )
     return _with_advice(forecast, spec, shape)
 
@@ -215,7 +229,7 @@ def _adapter_bytes(shape: ModelShape, plan: MemoryPlan) -> int:
 def _with_advice(forecast: Forecast, spec: RunSpec, shape: ModelShape) -> Forecast:
     advice: list[str] = []
     train = spec.train
-    if not shape.traces:
+    if forecast.modelled_band == BAND_UNKNOWN:
         advice.append("This model could not be traced, so its activations are a guess.")
     elif shape.model_type not in MEASURED:
         advice.append(f"No {shape.model_type} model was measured yet, so the band is wide.")
@@ -224,20 +238,9 @@ def _with_advice(forecast: Forecast, spec: RunSpec, shape: ModelShape) -> Foreca
             f"The model was made for {shape.max_position:,} tokens; a sequence length above that "
             "is cut down to it."
         )
-    if forecast.verdict in ("tight", "too_large"):
-        advice.extend(_ways_to_fit(forecast, spec))
-    return replace(forecast, advice=tuple(advice))
-
-
-def _ways_to_fit(forecast: Forecast, spec: RunSpec) -> list[str]:
-    train = spec.train
-    ways: list[str] = []
-    if train.activation_checkpointing is False:
-        ways.append("Turn activation checkpointing on: less memory, about a third slower.")
-    if train.batch_size > 1:
-        ways.append(f"Lower the batch size: {train.batch_size} to {train.batch_size // 2}.")
-    if spec.method.kind == "full":
-        ways.append("QFT trains every weight in about an eighth of the memory for its states.")
     if forecast.free_bytes is not None and forecast.states_bytes > forecast.free_bytes:
-        ways.append("The weights and their states alone are too large: choose a smaller model.")
-    return ways
+        advice.append(
+            f"The weights and their states alone take {gib(forecast.states_bytes)}, more than is "
+            "free: choose a smaller model, or a method or precision that keeps less."
+        )
+    return replace(forecast, advice=tuple(advice))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import prod
 
 from engine.contract.spec import RunSpec
+from engine.memory.cases import Case, read_cases
 from engine.memory.changes import Change, Setting, with_changes
 from engine.memory.devices import Device
 from engine.memory.estimate import Forecast
@@ -25,7 +26,7 @@ class Fitting:
 
     Attributes:
         spec: The request with the changes.
-        changes: In the order they were made.
+        changes: In the order they were made. Where it does not fit, all that helps without consent.
         before: The forecast of the request.
         after: The forecast of `spec`.
         fits: Whether its upper end is within what is free.
@@ -55,12 +56,14 @@ def fit(
     longest_tokens: int | None = None,
     *,
     may_shorten: bool = False,
+    cases: tuple[Case, ...] | None = None,
 ) -> Fitting:
     """Change as little as makes a request fit into what is free on a device.
 
     Activations are recomputed first; then a batch is taken in several micro-batches, where the
     method can add up gradients. Both leave the updates as they are. Where that is not enough, and
-    with consent, conversations are cut shorter; all else that would help is in `further`.
+    with consent, conversations are cut shorter, if it fits then. Where it does not fit, all else
+    that would help is in `further`.
 
     Args:
         spec: A complete spec.
@@ -68,20 +71,21 @@ def fit(
         device: Where it will run.
         longest_tokens: Longest conversation of the data, if known; else the sequence length.
         may_shorten: Whether conversations may be cut shorter.
+        cases: By which forecasts are corrected; those of this computer if None.
     """
-    ways = Ways(shape, device, longest_tokens)
+    ways = Ways(shape, device, longest_tokens, read_cases() if cases is None else cases)
     before = ways.forecast(spec)
     changes: list[Change] = []
     if not ways.holds(before):
         changes = ways.automatic(spec)
     if may_shorten and not _fits(changes, ways.holds(before)):
         shorter = ways.shorten(with_changes(spec, changes))
-        changes.extend([shorter] if shorter else [])
+        changes.extend([shorter] if shorter and shorter.fits else [])
     changed = with_changes(spec, changes)
     after = ways.forecast(changed)
     if ways.holds(after):
         return Fitting(changed, tuple(changes), before, after, fits=True)
-    further = tuple(ways.further(changed, may_shorten=may_shorten))
+    further = tuple(ways.further(changed))
     gpu = smallest_gpu(changed, shape, longest_tokens)
     return Fitting(changed, tuple(changes), before, after, False, further, gpu)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,7 +85,13 @@ def shape_cache_path(config: dict[str, Any]) -> Path:
 
 
 def config_key(config: dict[str, Any]) -> str:
-    """Same key, same shapes: a hash of what decides them in config.json."""
+    """Same key, same shapes: a hash of what decides them in config.json, and of who traces them."""
     geometry = {key: value for key, value in config.items() if key not in _NOT_GEOMETRY}
-    canonical = json.dumps([SCHEMA, geometry], sort_keys=True)
+    canonical = json.dumps([SCHEMA, _libraries(), geometry], sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+@cache
+def _libraries() -> list[str]:
+    """What decides which kernels run, and what they keep."""
+    return [f"{name} {version(name)}" for name in ("torch", "transformers", "peft")]

@@ -138,11 +138,9 @@ class Ways:
             consent=False,
         )
 
-    def further(self, spec: RunSpec, *, may_shorten: bool) -> Iterator[Change]:
+    def further(self, spec: RunSpec) -> Iterator[Change]:
         """What makes the training another: each way by itself, or all where none is enough."""
-        ways = [self.learn_from_fewer, *self.lighter(spec)]
-        if not may_shorten:
-            ways.append(self.shorten)
+        ways = [self.learn_from_fewer, *self.lighter(spec), self.shorten]
         alone = [change for change in (way(spec) for way in ways) if change]
         yield from alone
         if len(alone) > 1 and not any(change.fits for change in alone):

@@ -61,10 +61,10 @@ def fit_card(
 
 def _terms(report: Report, end: float) -> list[dict[str, Any]]:
     """The parts, each with what it is and how it is known."""
-    row, shape, device = report.chosen_row, report.shape, report.device
-    if row is None or row.prospect is None or shape is None or device is None:
+    row, shape = report.chosen_row, report.shape
+    if row is None or row.prospect is None or shape is None:
         return []
-    is_corrected = row.prospect.is_corrected
+    is_corrected, band = row.prospect.is_corrected, row.prospect.forecast.modelled_band
     return [
         {
             "key": term,
@@ -73,7 +73,7 @@ def _terms(report: Report, end: float) -> list[dict[str, Any]]:
             "width": percent_of(size, end),
             "is_modelled": term in MODELLED,
             "meaning": TERM_MEANINGS[term],
-            "source": term_source(term, shape, device, is_corrected=is_corrected),
+            "source": term_source(term, shape, band, is_corrected=is_corrected),
         }
         for term, size in shown_terms(row.prospect.forecast).items()
     ]

@@ -7,7 +7,6 @@ from typing import Any
 
 from engine.contract.durable import read_json
 from engine.contract.launch import PROJECT
-from engine.memory.devices import Device
 from engine.memory.estimate import (
     BAND_MEASURED,
     BAND_UNKNOWN,
@@ -15,7 +14,6 @@ from engine.memory.estimate import (
     RUNTIME_BAND,
     Forecast,
     Term,
-    band_of,
 )
 from engine.memory.model_shape import ModelShape
 
@@ -64,13 +62,13 @@ def shown_terms(forecast: Forecast) -> dict[Term, int]:
     return shown
 
 
-def term_source(term: Term, shape: ModelShape, device: Device, *, is_corrected: bool) -> str:
+def term_source(term: Term, shape: ModelShape, band: float, *, is_corrected: bool) -> str:
     """How a part is known, and how far it may be off, in one sentence.
 
     Args:
         term: The part.
         shape: The model's.
-        device: Where it would run.
+        band: Share of the modelled terms by which they may differ.
         is_corrected: Whether runs like it on this computer corrected what is modelled.
     """
     if term == "runtime":
@@ -79,7 +77,6 @@ def term_source(term: Term, shape: ModelShape, device: Device, *, is_corrected: 
         return "An exact sum over what the engine allocates."
     if is_corrected:
         return "Corrected by what runs like this one needed on this computer."
-    band = band_of(shape, device)
     if band == BAND_UNKNOWN:
         return f"A guess, ± {_percent(band)}: this model could not be traced."
     compared = "not compared with runs of its kind yet"

@@ -44,7 +44,7 @@ from engine.memory.fit import Fitting, fit
 from engine.memory.model_shape import ModelShape
 from engine.memory.ways import Ways
 from engine.methods import METHODS
-from engine.model import recompute_activations
+from engine.model_switches import recompute_activations
 from engine.model_traits import traits_of
 from engine.tensor_meter import LiveTensorMeter
 from engine.trace_activations import trace_activations

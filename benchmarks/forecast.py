@@ -41,7 +41,8 @@ from engine.memory.devices import choose_device
 from engine.memory.estimate import estimate
 from engine.meter import MEASURED_STEPS, StepPeak
 from engine.methods import METHODS
-from engine.model import choose_torch_device, recompute_activations
+from engine.model import choose_torch_device
+from engine.model_switches import recompute_activations
 from engine.model_traits import traits_of
 from engine.preparation import live_tensors
 from engine.trace_activations import trace_activations

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.contract.spec import RunSpec
 from engine.contract.spec_file import validate_spec
-from engine.model import attention_of
+from engine.model_switches import attention_of
 
 ARCHITECTURES = (
     "llama",

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from benchmarks.gpu_checks import run_checks
-from benchmarks.gpu_geometry import model_with, plain_shape, random_batch, random_weights
+from benchmarks.gpu_geometry import model_with, random_batch, random_weights, shape_for
 from benchmarks.gpu_jobs import Job, Line
 from benchmarks.gpu_settings import METHODS, plain_spec
 from engine.data.batching import Batch
@@ -212,7 +212,8 @@ def _forecast(job: Job, size: tuple[int, int], hardware: Hardware) -> Forecast:
     kind = hardware.device.type
     device = SimpleNamespace(kind=kind, free_bytes=hardware.total_bytes or None)
     spec = plain_spec(METHODS[job.method], *size)
-    return estimate(spec, plain_shape(job.geometry), cast("Device", device))
+    shape = shape_for(job.geometry, spec, kind)
+    return estimate(spec, shape, cast("Device", device))
 
 
 def _claim(job: Job, hardware: Hardware, emit: Callable[[Line], None]) -> None:

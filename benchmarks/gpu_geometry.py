@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from engine.data.batching import Batch
-from engine.memory.activation_trace import ActivationTrace
+from engine.memory.activation_trace import ActivationTrace, Compute
 from engine.memory.geometry import ModelGeometry, TensorGeometry
+from engine.model_switches import recompute_activations
 from engine.roles import named_weights
 from engine.trace_activations import trace_activations
 
 if TYPE_CHECKING:
+    from engine.contract.spec import RunSpec
     from engine.memory.model_shape import ModelShape, Role
 
 _DEVIATION = 0.02  # of the weights, as transformers begins a Llama
@@ -97,9 +99,22 @@ def _config(geometry: str) -> LlamaConfig:
     return LlamaConfig(**GEOMETRIES[geometry], pad_token_id=0, bos_token_id=1, eos_token_id=2)
 
 
+def shape_for(geometry: str, spec: RunSpec, kind: str) -> ModelShape:
+    """What a forecast needs to know of a model, for one run on a device of that kind."""
+    is_wide = kind == "cpu" or getattr(spec.method, "precision", None) == "fp32"
+    adapter = spec.method.kind in ("lora", "qlora")
+    return plain_shape(geometry, "float32" if is_wide else "bfloat16", adapter=adapter)
+
+
 @cache
-def plain_shape(geometry: str) -> ModelShape:
-    """The shapes of a model, each tensor by itself, for the forecast."""
+def plain_shape(geometry: str, compute: Compute, *, adapter: bool) -> ModelShape:
+    """The shapes of a model, each tensor by itself, for the forecast.
+
+    Args:
+        geometry: A key of `GEOMETRIES`.
+        compute: Format of activations.
+        adapter: Whether the model is frozen and adapters learn.
+    """
     config = _config(geometry)
     tensors = tuple(
         PlainTensor(named.name, tuple(named.parameter.shape), named.role)
@@ -119,7 +134,7 @@ def plain_shape(geometry: str) -> ModelShape:
         tied=config.tie_word_embeddings,
         max_position=config.max_position_embeddings,
         caps_scores=False,
-        traces=trace_activations(config),
+        traces=trace_activations(config, (compute,), (adapter,)),
     )
     return cast("ModelShape", shape)
 
@@ -158,9 +173,7 @@ def model_with(geometry: str, weights: Iterable[tuple[str, Tensor]]) -> nn.Modul
     # Its table is no weight: made on the meta device, it is empty.
     rotary = model.model.rotary_emb
     model.model.rotary_emb = type(rotary)(config=model.config)
-    recompute = getattr(model, "activation_checkpointing_enable", None)
-    # Older releases of transformers call it so.
-    (recompute or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    recompute_activations(model)
     return model
 
 

@@ -45,7 +45,7 @@ from engine.memory.machine_rates import MachineRates
 from engine.memory.step_time import step_time
 from engine.methods import METHODS
 from engine.methods.protocol import Method
-from engine.model import recompute_activations
+from engine.model_switches import recompute_activations
 from engine.model_traits import traits_of
 
 CPU = torch.device("cpu")

@@ -28,6 +28,7 @@ from engine.contract.model_source import (
 from engine.data.chat import DEFAULT_TEMPLATE
 from engine.hub import download
 from engine.memory.devices import choose_device
+from engine.model_switches import attention_of
 
 # What transformers raises where a config fits no model.
 _NO_MODEL = (
@@ -146,22 +147,6 @@ def load_model(folder: Path, dtype: torch.dtype | None = None) -> LoadedModel:
             "Get it anew.",
         )
     return LoadedModel(model.eval(), tokenizer, folder, template_added, _stored_dtype(folder))
-
-
-def attention_of(config: Any) -> str | None:
-    """Plain attention where scores are capped, which the fused kernel leaves out; else its choice.
-
-    Gemma 2 is such a model, and not every version of transformers knows.
-    """
-    text = config.get_text_config()
-    return "eager" if getattr(text, "attn_logit_softcapping", None) else None
-
-
-def recompute_activations(model: Any) -> None:
-    """Recompute activations block by block in the backward pass, as non-reentrant checkpointing."""
-    # transformers has renamed it; both names are among the versions that are supported.
-    enable = getattr(model, "activation_checkpointing_enable", None)
-    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
 
 
 def _stored_dtype(folder: Path) -> torch.dtype:

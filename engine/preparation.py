@@ -29,13 +29,8 @@ from engine.memory.estimate import Forecast
 from engine.meter import MEASURED_STEPS, give_back_freed_memory
 from engine.methods import METHODS
 from engine.methods.protocol import Method
-from engine.model import (
-    LoadedModel,
-    choose_torch_device,
-    fetch_model,
-    load_model,
-    recompute_activations,
-)
+from engine.model import LoadedModel, choose_torch_device, fetch_model, load_model
+from engine.model_switches import recompute_activations
 from engine.model_traits import keeps_packed_apart, traits_of
 from engine.shapes import find_shape
 

@@ -25,7 +25,7 @@ from engine.memory.activation_trace import (
     Slope,
     trace_key,
 )
-from engine.model import attention_of, recompute_activations
+from engine.model_switches import attention_of, recompute_activations
 from engine.roles import NamedWeight, named_weights
 from engine.tensor_meter import LiveTensorMeter
 

@@ -35,16 +35,20 @@ class Applied:
             name for name in input_names() if self.before.value(name) != self.after.value(name)
         )
 
+    def standing(self, form: Form) -> tuple[str, ...]:
+        """The changed inputs that still hold what they were changed to."""
+        return tuple(name for name in self.touched if form.value(name) == self.after.value(name))
+
     def stands_in(self, form: Form) -> bool:
         """Whether nobody has changed any of it since."""
-        is_same = all(form.value(name) == self.after.value(name) for name in self.touched)
-        return is_same and form.choice == self.after.choice
+        return self.standing(form) == self.touched and form.choice == self.after.choice
 
     def undone(self, form: Form) -> Form:
-        """The form as it was; what was changed elsewhere meanwhile stays."""
+        """The form as it was; what a person changed meanwhile stays."""
+        standing = self.standing(form)
         if form.choice != self.before.choice:
             form = form.with_method(*self.before.choice)
-        return form.with_values({name: self.before.value(name) for name in self.touched})
+        return form.with_values({name: self.before.value(name) for name in standing})
 
 
 def applied(

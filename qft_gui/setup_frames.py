@@ -20,6 +20,8 @@ from qft_gui.view.method_table import method_table
 from qft_gui.view.numbers import learning_rate
 from qft_gui.view.sentences import sentence
 
+START, START_ANYWAY = "Start training", "Start anyway"
+
 
 @dataclass(frozen=True)
 class Frames:
@@ -28,6 +30,8 @@ class Frames:
     Attributes:
         kind: The chosen method, whose settings are shown.
         is_changed: They are not all its own, or its preset's.
+        refusal: What stands above Start while it waits, or did not start.
+        start_label: What the Start button says.
         waits: Why Start waits, a sentence for every reason; empty when it does not.
         is_reading: Whether there is more to come by itself.
         wrong: Sentences by field.
@@ -41,8 +45,10 @@ class Frames:
     kind: MethodKind
     is_changed: bool
     fit: str
+    refusal: str
     dock: str
     command: str
+    start_label: str
     waits: tuple[str, ...]
     is_reading: bool
     wrong: dict[str, str]
@@ -56,6 +62,7 @@ def setup_frames(
     *,
     surroundings: Surroundings | None = None,
     applied: Applied | None = None,
+    notice: str = "",
 ) -> Frames:
     """Everything the page shows for these inputs.
 
@@ -65,6 +72,7 @@ def setup_frames(
         refused: Mistakes that only the engine could find.
         surroundings: What knows what goes on meanwhile.
         applied: What the page changed to make the request fit.
+        notice: What the page did by itself, in a sentence.
     """
     report = forecasts.report(form.document())
     situation = _situation(surroundings, report, form)
@@ -73,7 +81,7 @@ def setup_frames(
     refusals = _by_field(refused, form)
     word = "Start waits" if waits else "Not started"
     said = {"waits": waits or _sentences(refused, refusals, form), "waits_word": word}
-    fit = {**fit_card(report, situation, _applied_lines(applied, form)), **said}
+    fit = {**fit_card(report, situation, _applied_lines(applied, form)), **said, "notice": notice}
     return Frames(
         model=render("model_facts", **view.model_facts(report)),
         data=render("data_facts", **view.data_facts(form.data_source, report)),
@@ -82,13 +90,19 @@ def setup_frames(
         kind=form.kind,
         is_changed=bool(form.changed),
         fit=render("fit_card", **fit),
+        refusal=render("waits", **said),
         dock=render("dock", **fit),
         command=render("command", **_command(form, bool(wrong or report.errors or refused))),
+        start_label=START_ANYWAY if _will_not_fit(report) else START,
         waits=waits,
         is_reading=report.is_reading or report.is_reading_data or situation.is_changing,
         wrong=wrong | refusals,
         looks=_looks(form, report),
     )
+
+
+def _will_not_fit(report: Report) -> bool:
+    return report.chosen is not None and report.chosen.verdict == "too_large"
 
 
 def _situation(surroundings: Surroundings | None, report: Report, form: Form) -> Situation:

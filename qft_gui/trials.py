@@ -117,15 +117,14 @@ class Trials:
         self._trials: OrderedDict[str, Trial] = OrderedDict()
 
     def begin(self, document: dict[str, Any]) -> bool:
-        """Try two steps of a spec; not while others are tried, nor again while they are known.
+        """Try two steps of a spec; not while others are tried. What was known of it goes.
 
         Returns:
             Whether they are being tried now.
         """
         key = _key(document)
         with self._lock:
-            known = self._trials.get(key)
-            if any(not one.is_over for one in self._trials.values()) or (known and known.answer):
+            if any(not one.is_over for one in self._trials.values()):
                 return False
             self._trials[key] = trial = Trial(document)
             self._trials.move_to_end(key)

@@ -74,12 +74,54 @@ def test_one_click_makes_it_fit_and_undo_takes_it_back(
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Undo", exact=True).wait_for()
     page.wait_for_function("!document.body.innerText.includes('Fit it for me')")
+    page.wait_for_function("document.activeElement?.dataset.do === 'undo'")
     assert int(batch.input_value()) * int(times.input_value()) == 4096
     assert int(batch.input_value()) < 4096
     assert "longer" in page.locator(".q-ways").inner_text()
-    page.get_by_role("button", name="Undo", exact=True).click()
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.activeElement?.dataset.do === 'fit'")
     page.wait_for_function("document.body.innerText.includes('Fit it for me')")
     assert (batch.input_value(), times.input_value()) == ("4096", "1")
+    watched.assert_clean()
+
+
+def test_why_start_waits_is_on_screen_beside_it(
+    app: App,  # noqa: F811
+    open_page: Callable[..., Watched],  # noqa: F811
+) -> None:
+    watched = open_page()
+    page = watched.page
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.get_by_role("button", name="More").click()
+    page.get_by_label("Batch size").fill("0")
+    page.wait_for_selector(".q-dock .q-waits")
+    page.evaluate("scrollTo(0, 0); document.querySelector('.q-aside').scrollTop = 0")
+    start = page.get_by_role("button", name="Start training").bounding_box()
+    why = page.locator(".q-dock .q-waits").bounding_box()
+    assert start is not None
+    assert why is not None
+    assert 0 <= why["y"] < why["y"] + why["height"] <= start["y"] < 800
+    watched.assert_clean()
+
+
+def test_another_method_starts_from_the_persons_own_settings(
+    app: App,  # noqa: F811
+    open_page: Callable[..., Watched],  # noqa: F811
+) -> None:
+    watched = open_page()
+    page = watched.page
+    take_model(page, "Qwen2.5 0.5B")
+    choose(page, "lora")
+    page.get_by_role("button", name="More").click()
+    page.get_by_label("Sequence length").fill("2048")
+    batch, times = page.get_by_label("Batch size"), page.get_by_label("Accumulation")
+    batch.fill("4096")
+    page.get_by_role("button", name="Fit it for me").click()
+    page.wait_for_function("!document.body.innerText.includes('Fit it for me')")
+    choose(page, "qft-balanced")
+    page.get_by_text("What made LoRA fit was taken back.").wait_for()
+    assert (batch.input_value(), times.input_value()) == ("4096", "1")
+    assert page.locator(".q-dock .q-waits").count() == 0
     watched.assert_clean()
 
 

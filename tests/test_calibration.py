@@ -6,6 +6,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from engine.memory.calibration import (
     corrected,
     narrowed,
     parting_sentence,
-    parts,
     pass_bytes,
     tensor_band,
 )
@@ -78,10 +78,7 @@ def case(one: RunSpec, ratio: float, device: Device = CPU) -> Case:
         one,
         shape(),
         device,
-        tokens=128,
-        peak_bytes=estimated.states_bytes + measured,
         measured_bytes=measured,
-        seconds_per_step=0.1,
     )
 
 
@@ -120,8 +117,19 @@ def test_without_a_run_like_it_the_forecast_stays_as_it_is() -> None:
         case(spec(batch_size=64), 1.2),
         case(one, 1.2, Device("cuda:0", "cuda", "RTX", 8 * GIB, 8 * GIB)),
         case(one, 1.2).model_copy(update={"model_type": "mamba"}),
+        case(one, 1.2, replace(CPU, name="64 CPU cores")),
     ]
     assert told(one, *others) == before
+
+
+def test_a_case_of_another_computer_corrects_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home folder may be shared: two computers of 2 cores are still two."""
+    one = spec()
+    with monkeypatch.context() as patch:
+        patch.setattr("platform.node", lambda: "another")
+        other = case(one, 1.2)
+    assert told(one, other) == forecast(one)
+    assert told(one, other, case(one, 1.1)).advice[-1].startswith("Corrected by 1 run ")
 
 
 def test_a_case_of_another_estimator_corrects_nothing() -> None:
@@ -184,15 +192,16 @@ def test_a_peak_outside_the_band_is_said_in_one_sentence() -> None:
     low, high = tensor_band(one)
     assert low < one.tensor_bytes < high
     for inside in (low, one.tensor_bytes, high):
-        assert not parts(one, inside)
-        assert parting_sentence(one, inside) is None
-    assert parts(one, low - 1)
-    assert parting_sentence(one, low - 1) is None, "not worth a sentence"
-    assert parting_sentence(one, low - one.total_bytes // 99) is not None
-    sentence = parting_sentence(one, 2 * high)
+        assert parting_sentence(one, inside, is_kept=True) is None
+    assert parting_sentence(one, low - 1, is_kept=True) is None, "not worth a sentence"
+    assert parting_sentence(one, low - one.total_bytes // 99, is_kept=True) is not None
+    sentence = parting_sentence(one, 2 * high, is_kept=True)
     assert sentence is not None
     assert f"{low / 2**20:.2f} to {high / 2**20:.2f}" in sentence
     assert sentence.endswith("takes that into account.")
+    tried = parting_sentence(one, 2 * high, is_kept=False)
+    assert tried is not None
+    assert tried.endswith(f"where {low / 2**20:.2f} to {high / 2**20:.2f} were forecast.")
 
 
 def test_a_torn_line_and_other_lines_are_left_out() -> None:
@@ -211,7 +220,7 @@ def test_a_number_that_is_none_makes_no_case() -> None:
     line = case(spec(), 1.1).model_dump_json()
     calibration_path().parent.mkdir(parents=True, exist_ok=True)
     wrong = [
-        line.replace('"seconds_per_step":0.1', '"seconds_per_step":NaN'),
+        line.replace('"measured_bytes":', '"measured_bytes":NaN,"was":'),
         line.replace('"measured_bytes":', '"measured_bytes":-'),
         line.replace('"predicted_bytes":', '"predicted_bytes":0,"was":'),
     ]
@@ -241,12 +250,13 @@ def test_the_file_stays_small_and_keeps_the_newest() -> None:
 
 def test_engines_that_end_at_once_lose_no_case() -> None:
     cases = [case(spec(batch_size=size), 1.1) for size in range(1, 33)]
+    assert len({one.predicted_bytes for one in cases}) == len(cases)
     workers = [threading.Thread(target=remember, args=(one,)) for one in cases]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert sorted(one.batch_size for one in read_cases()) == list(range(1, 33))
+    assert sorted(read_cases(), key=lambda one: one.predicted_bytes) == cases
 
 
 def test_reading_again_costs_next_to_nothing() -> None:

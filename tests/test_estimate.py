@@ -108,6 +108,62 @@ def test_conversations_are_cut_only_when_that_was_asked_for(estimate: Estimate) 
     assert "With your consent, train.sequence_length 4096 -> 3072" in said
 
 
+def test_what_does_not_fit_even_so_is_said_and_nothing_is_set(estimate: Estimate) -> None:
+    estimate.write("full", **TIGHT)
+    found = estimate.document("--gpu-gib", "1", "--fit", "--shorten")["fit"]
+    assert (found["fits"], found["settings"]) == (False, {})
+    assert found["changes"]
+    assert not any(way["fits"] for way in found["further"])
+    said = estimate.say("--gpu-gib", "1", "--fit", "--shorten")
+    assert "Does not fit even so: " in said
+    assert "without a change" not in said
+    (alone,) = estimate.document("--gpu-gib", "1")["advice"]
+    assert alone.startswith("The weights and their states alone take ")
+
+
+def test_a_gpu_is_named_once_for_each_form_of_the_request(estimate: Estimate) -> None:
+    for kind in ("full", "lomo", "qft", "lora"):
+        estimate.write(kind, **TIGHT)
+        lines = estimate.say("--gpu-gib", "1", "--fit").splitlines()
+        named = [line for line in lines if " GiB or more, such as the " in line]
+        assert named[0].startswith("Needs a GPU with ")
+        assert len(named) == len({line.split(" with ")[-1] for line in named})
+        assert all(line.startswith("With these changes it needs a GPU") for line in named[1:])
+
+
+def test_without_a_change_of_its_own_consent_is_what_helps(estimate: Estimate) -> None:
+    estimate.write("lomo", **{**TIGHT, "activation_checkpointing": True})
+    lines = estimate.say("--gpu-gib", "1", "--fit").splitlines()
+    start = lines.index("Nothing helps without your consent.")
+    assert lines[start + 1].startswith("Does not fit")
+    assert lines[start + 2].startswith("With your consent, ")
+
+
+def test_a_row_says_which_settings_its_gpu_presumes(estimate: Estimate) -> None:
+    estimate.write(**TIGHT)
+    options = ("--gpu-gib", "1", "--all-methods")
+    rows = estimate.document(*options)["methods"]
+    lines = estimate.say(*options).splitlines()[2:]
+    little = [
+        (row, line)
+        for row, line in zip(rows, lines, strict=False)
+        if "Settings save too little. " in line
+    ]
+    assert little
+    for row, line in little:
+        assert ("Settings save too little. With train." in line) == bool(row["fit"]["changes"])
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_a_gpu_that_the_spec_does_not_train_on_is_refused(estimate: Estimate, device: str) -> None:
+    estimate.write(device=device)
+    said = estimate.say("--gpu-gib", "8", code=2)
+    assert said == (
+        f"--gpu-gib: it is for a GPU, but train.device of this spec is {device}. "
+        "Leave it out, or set train.device to auto.\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -10,9 +10,12 @@ from engine.contract.model_source import resolve_model
 from engine.contract.presets import resolve_presets
 from engine.contract.spec import RunSpec
 from engine.contract.spec_file import validate_spec
+from engine.memory.calibration import case_of, pass_bytes
+from engine.memory.cases import remember
 from engine.memory.catalogue import bundled_shape
-from engine.memory.changes import with_changes
+from engine.memory.changes import Change, with_changes
 from engine.memory.devices import Device
+from engine.memory.estimate import estimate
 from engine.memory.fit import Fitting, fit
 from engine.memory.gpus import known_gpus
 from engine.memory.model_shape import ModelShape
@@ -229,10 +232,42 @@ def test_conversations_are_cut_shorter_last_and_no_more_than_needed(shape: Model
 
 
 def test_no_conversation_is_cut_below_the_shortest(shape: ModelShape) -> None:
-    fitting = fit(complete(shape, {"kind": "lora"}), shape, gpu(1), may_shorten=True)
-    assert not fitting.fits
+    spec = complete(shape, {"kind": "lora"})
+    least = _cut(fit(spec, shape, gpu(1), may_shorten=True))
+    assert least.after == SHORTEST_TOKENS
+    fitting = fit(spec, shape, gpu(least.high_bytes), may_shorten=True)
+    assert fitting.fits
     assert fitting.spec.train.sequence_length == SHORTEST_TOKENS
-    assert all(one.field != "train.sequence_length" for one in fitting.further)
+
+
+def _cut(fitting: Fitting) -> Change:
+    return next(one for one in fitting.further if one.field == "train.sequence_length")
+
+
+@pytest.mark.parametrize("method", [*ACCUMULATES, *FUSED])
+def test_nothing_is_cut_where_it_would_not_fit_even_so(
+    shape: ModelShape, method: dict[str, Any]
+) -> None:
+    spec = complete(shape, method)
+    asked, allowed = (fit(spec, shape, gpu(1), may_shorten=may) for may in (False, True))
+    assert not allowed.fits
+    assert allowed == asked
+    assert not any(change.needs_consent for change in allowed.changes)
+    assert not _cut(allowed).fits
+    device = gpu(_cut(allowed).high_bytes - 1)
+    assert fit(spec, shape, device, may_shorten=True).spec.train.sequence_length == LENGTH
+
+
+def test_the_cases_that_are_given_correct_the_answer(shape: ModelShape) -> None:
+    spec, device = complete(shape, {"kind": "lora"}), gpu(1000 * GIB)
+    estimated = estimate(spec, shape, device)
+    more = 2 * pass_bytes(estimated)
+    case = case_of(estimated, spec, shape, device, measured_bytes=more)
+    remember(case)
+    plain, corrected = (fit(spec, shape, device, cases=cases) for cases in ((), (case,)))
+    assert plain.before == estimated
+    assert pass_bytes(corrected.before) == more
+    assert fit(spec, shape, device) == corrected
 
 
 def test_shortening_starts_from_the_longest_that_there_is(shape: ModelShape) -> None:

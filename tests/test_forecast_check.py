@@ -91,8 +91,6 @@ def test_measured_states_are_the_forecast_ones_and_the_pass_is_kept(
     assert (case.method, case.model_type) == (METHODS[method]["kind"], "llama")
     assert case.measured_bytes == measured["pass_bytes"]
     assert case.predicted_bytes == sum(forecast["terms"][term] for term in PASS)
-    assert case.seconds_per_step is not None
-    assert 0 < case.seconds_per_step < 60
 
 
 PASS = ("gradients", "activations", "logits", "transient")
@@ -131,7 +129,7 @@ def test_a_forecast_that_parts_is_told_and_the_next_one_does_not(
     assert notice == measured["parted"]
     assert notice.startswith("This run's tensors needed ")
     assert measured["peak_bytes"] > forecast["tensor_bytes"]
-    assert [case.parted for case in read_cases()] == [True, True]
+    assert len(read_cases()) == 2
     assert messages(again) == []
     assert pair(again)[1]["parted"] is None
 
@@ -144,7 +142,6 @@ def test_an_attempt_that_goes_on_leaves_no_second_case(make: Make) -> None:
     run = make(steps=6)
     work(run, stop_after=3)
     (first,) = read_cases()
-    assert first.seconds_per_step is not None
     forecast, measured = pair(history_of(run))
     work(run)
     assert read_cases() == (first,)
@@ -160,9 +157,12 @@ def test_a_run_that_is_stopped_before_it_was_measured_leaves_nothing(make: Make)
     assert read_cases() == ()
 
 
-def test_without_a_step_that_was_only_timed_there_is_no_time(make: Make) -> None:
-    done(make(steps=2))
-    assert [case.seconds_per_step for case in read_cases()] == [None]
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_run_of_few_steps_leaves_a_case_once_it_was_measured(make: Make, steps: int) -> None:
+    history = done(make(steps=steps))
+    measured = [history.measured["pass_bytes"]] if history.measured else []
+    assert [case.measured_bytes for case in read_cases()] == measured
+    assert measured or steps < 2
 
 
 def test_a_folder_that_cannot_be_written_is_told_and_training_goes_on(make: Make) -> None:

@@ -17,7 +17,7 @@ import torch
 from pydantic import TypeAdapter
 
 from benchmarks.gpu_checks import CPU, _unbiased, run_checks
-from benchmarks.gpu_geometry import GEOMETRIES, plain_shape
+from benchmarks.gpu_geometry import GEOMETRIES, shape_for
 from benchmarks.gpu_jobs import Job, jobs, tiny_jobs
 from benchmarks.gpu_report import report
 from benchmarks.gpu_settings import METHODS, TRAIN, plain_spec
@@ -206,7 +206,8 @@ def test_plain_forecast_is_the_apps(name: str, geometry: str) -> None:
         }
     )
     plain_device = cast("Device", SimpleNamespace(kind="cuda", free_bytes=79 * GIB))
-    plain = estimate(plain_spec(method, 2, 2048), plain_shape(geometry), plain_device)
+    asked = plain_spec(method, 2, 2048)
+    plain = estimate(asked, shape_for(geometry, asked, "cuda"), plain_device)
     assert plain == estimate(spec, shape, device)
 
 

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from engine.contract.bundled import catalogue
+from engine.memory.changes import Change, Setting
 from engine.memory.devices import Device
 from engine.memory.fit import Fitting, fit
 from engine.memory.gpus import would_fit
@@ -20,12 +22,14 @@ from qft_gui import forecasts as forecasts_module
 from qft_gui.applied import Applied, applied
 from qft_gui.forecasts import METHOD_CHOICES, Forecasts, Report
 from qft_gui.form import OTHER, Form, input_names
+from qft_gui.pages.setup_desk import Desk, Picked
 from qft_gui.prospects import change_key
+from qft_gui.service import Service
 from qft_gui.setup_frames import Frames, setup_frames
 from qft_gui.surroundings import Situation
 from qft_gui.view import terms
 from qft_gui.view.fit_card import fit_card
-from qft_gui.view.fitting import room
+from qft_gui.view.fitting import room, settings_words
 from qft_gui.view.method_table import method_table
 from qft_gui.view.times import time_card
 
@@ -115,10 +119,71 @@ def test_where_nothing_helps_the_least_need_and_a_gpu_are_said(forecasts: Foreca
     fitting = fitting_of(forecasts, form)
     assert not any(change.fits for change in fitting.further)
     page = setup_frames(form, forecasts).fit
-    assert "No setting makes it fit" in page
+    assert "No setting of Full makes it fit here" in page
+    assert "As it stands, it needs" in page
+    report = forecasts.report(form.document())
+    assert {key.partition("-")[0] for key in fitting_keys(report)} == {"qlora"}
+    assert "QLoRA fits: " in page
     assert fitting.gpu is None or fitting.gpu.gpu.name in page
     assert 'data-do="apply"' not in page
     assert 'data-do="fit"' not in page
+
+
+def fitting_keys(report: Report) -> list[str]:
+    rows = [row for row in report.methods if row.forecast and row.forecast.verdict == "fits"]
+    return [row.choice.key for row in rows]
+
+
+def test_where_nothing_helps_another_method_that_trains_every_weight_is_named(
+    forecasts: Forecasts,
+) -> None:
+    form = Form(model="llama-3.2-3b").with_method("full", None)
+    report = forecasts.report(form.document())
+    assert {"qft-balanced", "qft-lean", "qlora-balanced"} < set(fitting_keys(report))
+    sentence = fit_card(report)["offer"]["sentence"]
+    assert "No setting of Full makes it fit here" in sentence
+    assert "QFT balanced fits: " in sentence
+
+
+def test_another_method_starts_from_what_the_person_set(forecasts: Forecasts) -> None:
+    form = too_large()
+    picked = Picked()
+    picked.choice = form.choice
+    picked.applied = done(forecasts, form)
+    after = picked.applied.after
+    desk = Desk(Service(Path("/nowhere")), forecasts)
+    values = [after.value(name) for name in input_names()]
+    event = gr.EventData(None, {"choice": "qft-balanced"})
+    updates = desk.pick(event, {}, picked, *values)
+    inputs = dict(zip(input_names(), updates[-len(values) :], strict=True))
+    assert (inputs["batch_size"]["value"], inputs["grad_accumulation"]["value"]) == (256, 1)
+    assert picked.applied is None
+    assert any("What made LoRA fit was taken back." in str(one) for one in updates)
+
+
+def test_what_a_person_set_after_a_change_is_theirs(forecasts: Forecasts) -> None:
+    form = too_large()
+    change = done(forecasts, form)
+    own = replace(change.after, batch_size=3)
+    assert change.undone(own) == replace(form, batch_size=3)
+
+
+def test_a_preset_stands_for_what_it_brings_and_for_nothing_else() -> None:
+    settings = (
+        Setting("train.batch_size", 8, 1),
+        Setting("method.preset", "quality", "lean"),
+        Setting("method.moment_bits", 8, 4),
+        Setting("train.sequence_length", 512, 256),
+    )
+    change = Change(settings, 1, 1, True, 1.0, True, "")
+    said = settings_words([change], "qft").replace("\N{NO-BREAK SPACE}", " ")
+    assert said == "batch size 8 → 1, preset quality → lean, sequence length 512 → 256"
+
+
+def test_start_says_that_it_would_not_fit(forecasts: Forecasts) -> None:
+    assert setup_frames(Form(), forecasts).start_label == "Start training"
+    large = Form(model="llama-2-13b").with_method("full", None)
+    assert setup_frames(large, forecasts).start_label == "Start anyway"
 
 
 def test_two_changes_are_taken_back_together(forecasts: Forecasts) -> None:

@@ -100,7 +100,8 @@ def test_a_mistake_stands_at_its_field_and_start_waits(
     assert list(now.wrong) == [field]
     (waits,) = now.waits
     assert waits.startswith(LABELS[field])
-    assert "Start waits" in now.fit
+    assert "Start waits" in now.refusal
+    assert "Start waits" not in now.fit
 
 
 @pytest.mark.parametrize("batching", [value for _, value in CHOICES["batching"]])
@@ -124,7 +125,10 @@ def test_fused_updates_are_refused_where_stacked_gradients_are_not(forecasts: Fo
     wish: dict[str, Any] = {"grad_accumulation": 4, "max_grad_norm": "0.5"}
     fused = frames(forecasts, **wish)
     assert set(fused.wrong) == set(wish)
-    assert all("gradients stack" in sentence for sentence in fused.wrong.values())
+    assert fused.wrong["grad_accumulation"].endswith(
+        "Set Accumulation to 1, or Gradients to stack."
+    )
+    assert "set Gradients to stack" in fused.wrong["max_grad_norm"]
     stacked = frames(forecasts, **wish, gradients="stack")
     assert not stacked.waits
     assert "QFT balanced, changed" in stacked.methods
@@ -160,7 +164,8 @@ def test_several_mistakes_are_told_at_once(forecasts: Forecasts) -> None:
     now = frames(forecasts, batch_size=0, learning_rate="fast", data=OTHER, data_path="/no.jsonl")
     assert set(now.wrong) == {"batch_size", "learning_rate", "data_path"}
     assert [line.partition(":")[0] for line in now.waits] == ["File", "Batch size", "Learning rate"]
-    assert now.fit.count("<li>Batch size: ") == now.fit.count("<li>Learning rate: ") == 1
+    assert now.refusal.count("<li>Batch size: ") == 1
+    assert now.refusal.count("<li>Learning rate: ") == 1
 
 
 def test_no_input_rounds_what_is_typed() -> None:
@@ -179,7 +184,7 @@ def test_a_refusal_of_the_engine_stands_at_its_field_and_start_does_not_wait(
     now = setup_frames(Form(model=SMALL, name="x"), forecasts, refused)
     assert now.wrong == {"name": "A run called x exists already. Choose another name."}
     assert not now.waits
-    assert "exists already" in now.fit
+    assert "exists already" in now.refusal
 
 
 @pytest.mark.parametrize(

@@ -77,17 +77,19 @@ def test_every_term_has_its_signed_error(tmp_path: Path) -> None:
         "Gradients, activations, logits, short-lived": ("100 MiB", "0.12 GiB", "−20.0 %"),
         "Other tensors that stay": (MISSING, "5.0 MiB", MISSING),
         "Tensors at the peak": ("0.25 GiB", "0.28 GiB", "−10.3 %"),
+        "Python and PyTorch": ("0.39 GiB", "0.38 GiB", "+2.6 %"),
         "Whole process": ("0.64 GiB", "0.66 GiB", "−2.9 %"),
     }
     assert frame["corrected"] == "The forecast was corrected by 2 runs like this on this computer."
     text = render("memory_terms", **frame)
-    assert "<details" in text
-    assert "<details open" not in text
+    assert '<details class="q-twin" open>' in text
+    assert "Forecast against measured: 10.3 % too low</h2>" in text
 
 
 def test_on_a_card_the_share_of_the_process_is_told(tmp_path: Path) -> None:
     now = snapshot(golden_run(tmp_path), FORECAST, {**MEASURED, **ON_GPU}, gpu=True)
     found = rows(memory_terms(now))
+    assert found["Python and PyTorch"] == ("0.39 GiB", "0.60 GiB", "−34.4 %")
     assert found["Reserved by PyTorch"] == (MISSING, "0.31 GiB", MISSING)
     assert found["Whole process on the card"] == ("0.64 GiB", "0.88 GiB", "−26.7 %")
     assert "Whole process" not in found
@@ -95,7 +97,7 @@ def test_on_a_card_the_share_of_the_process_is_told(tmp_path: Path) -> None:
 
 def test_what_nvml_does_not_say_is_left_out(tmp_path: Path) -> None:
     now = snapshot(golden_run(tmp_path), FORECAST, MEASURED, gpu=True)
-    assert "Whole process on the card" not in rows(memory_terms(now))
+    assert not {"Whole process on the card", "Python and PyTorch"} & set(rows(memory_terms(now)))
 
 
 def test_the_measurement_is_compared_with_its_own_forecast(tmp_path: Path) -> None:

@@ -261,8 +261,11 @@ def test_the_verdict_compares_with_what_is_free(spec: RunSpec) -> None:
         assert one.as_json()["fits"] == {"fits": True, "tight": True, "too_large": False}.get(
             one.verdict
         )
-        assert bool(one.advice) == (one.verdict in ("tight", "too_large"))
+        assert not one.advice
     assert list(verdicts.values()) == ["fits", "tight", "too_large", "unknown"]
+    for free, is_said in ((found.states_bytes, False), (found.states_bytes - 1, True)):
+        advice = estimate(spec, shape, replace(CARD, free_bytes=free)).advice
+        assert any("weights and their states alone" in one for one in advice) is is_said
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:

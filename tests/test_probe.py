@@ -13,7 +13,9 @@ import pytest
 
 from engine.commands.parser import main
 from engine.contract.launch import PROJECT, engine_environment
+from engine.memory.cases import read_cases
 from engine.memory.devices import this_computer
+from engine.memory.estimate import estimate
 from engine.memory.machine_rates import rates_of
 from engine.meter import StepPeak
 from engine.probe import _typical_steps
@@ -23,7 +25,7 @@ from tests.workshop import tree
 KEYS = {
     *("seconds_per_step", "low_seconds", "high_seconds", "steps", "total_seconds"),
     *("low_total_seconds", "high_total_seconds", "measured_peak_bytes", "forecast_bytes"),
-    *("error_percent", "free_bytes", "fits", "notices"),
+    *("error_percent", "parted", "free_bytes", "fits", "notices"),
 }
 
 
@@ -68,6 +70,7 @@ def test_the_peak_is_that_of_the_run_and_nothing_is_left(
     )
     error = 100 * (found["forecast_bytes"] / found["measured_peak_bytes"] - 1)
     assert found["error_percent"] == pytest.approx(error, abs=0.01)
+    assert found["parted"] is None
 
 
 def peak_of_a_run(spec: Any, folder: Path) -> int:
@@ -78,6 +81,29 @@ def peak_of_a_run(spec: Any, folder: Path) -> int:
             one.method.step(one.batches(step), 1e-4, step)
     assert peak.peak_bytes is not None
     return peak.peak_bytes
+
+
+def test_a_peak_outside_the_band_is_said(
+    tiny_folder: Callable[[str], Path],
+    chats_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The forecast is honestly wrong: the data's longest conversation is far longer than told."""
+    monkeypatch.setattr("engine.expectation.estimate", of_short_conversations)
+    spec = write_spec(tmp_path, tiny_folder("llama"), chats_file, "full", batch_size=20)
+    assert main(["probe", str(spec), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["parted"].startswith("The tensors of the steps that were tried needed ")
+    assert found["parted"].endswith(" were forecast.")
+    assert main(["probe", str(spec)]) == 0
+    assert found["parted"] in capsys.readouterr().out.splitlines()
+    assert read_cases() == ()
+
+
+def of_short_conversations(spec: Any, shape: Any, device: Any, longest_tokens: int) -> Any:
+    return estimate(spec, shape, device, longest_tokens // 8)
 
 
 def test_the_steps_that_are_timed_are_of_middling_width(

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from engine.inspect_model import inspect_folder
 from engine.memory.activation_trace import Slope, counted_trace, trace_key
 from engine.memory.model_shape import read_shape, shape_cache_path
-from engine.model import attention_of, recompute_activations
+from engine.model_switches import attention_of, recompute_activations
 from engine.tensor_meter import LiveTensorMeter
 from engine.trace_activations import trace_activations
 

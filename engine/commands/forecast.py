@@ -46,11 +46,12 @@ def estimate_command(options: Namespace) -> ExitCode:
     dataset = _read(spec, found)
     assert prospect is not None
     fitting = _fitting(prospect, shorten=options.shorten) if options.fit else None
+    needs = prospect.gpu()
     if options.json:
         print_json(
             {
                 **_document(prospect, dataset),
-                "needs": needs_document(prospect.gpu()),
+                "needs": needs_document(needs),
                 "holders": holders_document(held),
                 **({"fit": fit_document(fitting)} if fitting else {}),
             }
@@ -59,8 +60,9 @@ def estimate_command(options: Namespace) -> ExitCode:
     _print_data(dataset)
     _print_terms(prospect)
     _print_time(prospect, dataset)
-    _print_room(prospect, held)
-    for line in fit_lines(fitting, prospect.gpu()) if fitting else ():
+    print(needs_line(needs, device))
+    _print_held(held)
+    for line in fit_lines(fitting, needs) if fitting else ():
         print(line)
     return ExitCode.DONE
 
@@ -161,11 +163,6 @@ def _print_time(prospect: Prospect, dataset: Dataset) -> None:
         band = f"{duration(total.low)} to {duration(total.high)}"
         words += f", {total.steps:,} steps {duration(total.seconds)} ({band})"
     print(f"{words}. {step.source}")
-
-
-def _print_room(prospect: Prospect, held: Sequence[Holder]) -> None:
-    print(needs_line(prospect.gpu(), prospect.device))
-    _print_held(held)
 
 
 def _print_held(held: Sequence[Holder]) -> None:

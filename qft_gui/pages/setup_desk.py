@@ -18,10 +18,11 @@ from qft_gui.navigation import choices, go_to
 from qft_gui.pages.setup_fields import HELP, own_text
 from qft_gui.pages.setup_layout import settings_title
 from qft_gui.service import Service
-from qft_gui.setup_frames import Frames, setup_frames
+from qft_gui.setup_frames import START, Frames, setup_frames
 from qft_gui.spec_fields import SETTING_FIELDS, settings_of
 from qft_gui.surroundings import Surroundings
 from qft_gui.uploads import keep_upload
+from qft_gui.view.methods import choice_name
 from qft_gui.view.sentences import sentence
 
 
@@ -35,6 +36,7 @@ class Picked:
     def __init__(self) -> None:
         self.choice: tuple[Any, Any] = (Form.kind, Form.preset)
         self.applied: Applied | None = None
+        self.notice = ""
 
 
 class Desk:
@@ -56,10 +58,14 @@ class Desk:
     ) -> list[Any]:
         """Another method was ticked in the table: it sets its own fields."""
         form = Form.of(*picked.choice, *values)
+        names: tuple[str, ...] = ()
+        picked.notice = ""
         for choice in METHOD_CHOICES:
             if choice.key == getattr(event, "choice", None):
+                # Another method starts from what the person set, not from what made this one fit.
+                form, names = _given_back(form, picked)
                 form = form.with_method(*choice)
-        return self._filled_in(form, old, picked, _values_of_method(form))
+        return self._filled_in(form, old, picked, (*names, *_values_of_method(form)))
 
     def to_preset(self, old: dict[str, str], picked: Picked, *values: Any) -> list[Any]:
         """The fields of the method go back to what it, or its preset, sets."""
@@ -72,6 +78,7 @@ class Desk:
     ) -> list[Any]:
         """A button of the fit card: change settings so that it fits, take that back, or try it."""
         form, wish = Form.of(*picked.choice, *values), getattr(event, "act", None)
+        picked.notice = ""
         filled: tuple[str, ...] = ()
         if wish == "try":
             self._surroundings.try_steps(form.document())
@@ -102,6 +109,7 @@ class Desk:
             refused,
             surroundings=self._surroundings,
             applied=picked.applied,
+            notice=picked.notice,
         )
 
     def receive(self, file: str) -> tuple[str, Any]:
@@ -126,6 +134,15 @@ class Desk:
             refused = self._frames(form, picked, mistakes(error))
             return [*stay, *_updates(refused, old)]
         return [go_to("run"), choices(self._service.names(), run), *_updates(now, old)]
+
+
+def _given_back(form: Form, picked: Picked) -> tuple[Form, tuple[str, ...]]:
+    """Take back what was changed to make the method fit; the form, and the inputs written into."""
+    was, picked.applied = picked.applied, None
+    if was is None or not (names := was.standing(form)):
+        return form, ()
+    picked.notice = f"What made {choice_name(was.after.choice)} fit was taken back."
+    return was.undone(form), names
 
 
 def _values_of_method(form: Form) -> tuple[str, ...]:
@@ -158,9 +175,14 @@ def _updates(
         now.preset_note,
         gr.Button(visible=now.is_changed),
         now.fit,
+        now.refusal,
         now.dock,
         now.command,
-        gr.Button(interactive=not now.waits),
+        gr.Button(
+            now.start_label,
+            interactive=not now.waits,
+            variant="primary" if now.start_label == START else "secondary",
+        ),
         gr.Timer(active=now.is_reading),
         now.wrong,
         *(_field_update(name, now, old, form, written) for name in input_names()),

@@ -14,7 +14,7 @@ from qft_gui.pages.setup_fields import (
     method_inputs,
     model_inputs,
 )
-from qft_gui.setup_frames import Frames
+from qft_gui.setup_frames import START, Frames
 from qft_gui.view.methods import METHOD_NAMES
 
 
@@ -52,6 +52,7 @@ class SetupLayout:
             self.preset_note,
             self.to_preset,
             self.fit,
+            self.refusal,
             self.dock,
             self.command,
             self.start,
@@ -87,8 +88,9 @@ class SetupLayout:
         fragment("card_title", number="4", title="Will it fit?")
         self.fit = slot(first.fit, "fit.js")
         with gr.Row(elem_classes="q-dock"):
+            self.refusal = slot(first.refusal)
             self.dock = slot(first.dock)
-            self.start = gr.Button("Start training", variant="primary", min_width=120)
+            self.start = gr.Button(START, variant="primary", min_width=120)
         with gr.Accordion("Show command", open=False, elem_classes="q-more"):
             self.command = slot(first.command)
 

@@ -51,7 +51,7 @@ def fit_card(
         "advice": list(report.advice),
         "warning": report.warning,
         "facts": _facts(report),
-        "offer": offer(report.fitting, row.choice.kind),
+        "offer": offer(report),
         "applied": applied,
         "needed": needed_card(report.cards),
         "cards": card_rows(report.cards),

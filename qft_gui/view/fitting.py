@@ -6,15 +6,19 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
+from engine.contract.presets import MethodChoice
 from engine.memory.changes import Change, Setting
 from engine.memory.devices import Device
 from engine.memory.fit import Fitting
 from engine.memory.gpus import NO_GPU_HOLDS_IT
 from engine.memory.holders import Holder
+from engine.memory.quality import quality_of
 from engine.memory.units import MIB
+from qft_gui.forecasts import MethodRow, Report
 from qft_gui.labels import LABELS
 from qft_gui.prospects import CardSize, change_key
 from qft_gui.spec_fields import SETTING_FIELDS
+from qft_gui.view.methods import FAMILIES, choice_name
 from qft_gui.view.numbers import gib
 from qft_gui.view.status import VERDICT_MARKS
 
@@ -55,8 +59,13 @@ def settings_words(changes: Iterable[Change], kind: str) -> str:
     """What changes set, in one line; a preset stands for all that it brings."""
     found: list[Setting] = []
     for change in changes:
-        preset = [one for one in change.settings if one.field == "method.preset"]
-        found += preset or [one for one in change.settings if one.before != one.after]
+        has_preset = any(one.field == "method.preset" for one in change.settings)
+        brought = [
+            one
+            for one in change.settings
+            if has_preset and one.field.startswith("method.") and one.field != "method.preset"
+        ]
+        found += [one for one in change.settings if one.before != one.after and one not in brought]
     return ", ".join(setting_words(one, kind) for one in found)
 
 
@@ -98,14 +107,10 @@ def change_lines(changes: Iterable[Change], before_bytes: int, kind: str) -> lis
     return lines
 
 
-def offer(fitting: Fitting | None, kind: str) -> dict[str, Any]:
-    """What a request that does not fit is offered.
-
-    Args:
-        fitting: None where it fits.
-        kind: Its method.
-    """
-    if fitting is None:
+def offer(report: Report) -> dict[str, Any]:
+    """What a request that does not fit is offered; nothing where it fits."""
+    fitting, row = report.fitting, report.chosen_row
+    if fitting is None or row is None:
         return {"can_fit": False, "further": [], "sentence": ""}
     after = fitting.after.total_bytes
     further = sorted(fitting.further, key=lambda change: not change.fits)
@@ -113,20 +118,50 @@ def offer(fitting: Fitting | None, kind: str) -> dict[str, Any]:
         further = []  # nobody is asked to give up something for nothing
     return {
         "can_fit": bool(fitting.changes) and bool(fitting.fits or further),
-        "further": [change_line(change, after, kind) for change in further],
-        "sentence": "" if fitting.fits else _shortfall(fitting),
+        "further": [change_line(change, after, row.choice.kind) for change in further],
+        "sentence": "" if fitting.fits else _shortfall(fitting, row.choice, report.methods),
     }
 
 
-def _shortfall(fitting: Fitting) -> str:
+def _shortfall(fitting: Fitting, choice: MethodChoice, rows: Sequence[MethodRow]) -> str:
     least = min(one.high_bytes for one in (fitting.after, *fitting.further))
     need = f"{gib(fitting.after.high_bytes)} GiB"
     gpu = fitting.gpu.sentence if fitting.gpu else NO_GPU_HOLDS_IT
     if not any(change.fits for change in fitting.further):
-        return f"No setting makes it fit: it would need {gib(least)} GiB at the least. {gpu}"
+        sentences = (
+            f"No setting of {choice_name(choice)} makes it fit here: it would need {gib(least)} "
+            f"GiB at the least.",
+            _other_that_fits(rows),
+            f"As it stands, it {gpu[:1].lower()}{gpu[1:]}",
+        )
+        return " ".join(filter(None, sentences))
     if fitting.changes:
         return f"That alone is not enough: it would still need up to {need}. {gpu}"
     return "What would make it fit changes the training, so it is yours to choose."
+
+
+def _other_that_fits(rows: Sequence[MethodRow]) -> str:
+    """The method that learned most of those that fit; one that trains every weight comes first."""
+    for family in FAMILIES.values():
+        fitting = [
+            row
+            for row in rows
+            if row.forecast and row.forecast.verdict == "fits" and row.choice.kind in family
+        ]
+        if fitting:
+            best = max(fitting, key=_learned)
+            assert best.forecast is not None
+            return f"{choice_name(best.choice)} fits: {gib(best.forecast.total_bytes)} GiB."
+    return ""
+
+
+def _learned(row: MethodRow) -> float:
+    quality = quality_of(row.choice)
+    if quality is None:
+        return 0.0
+    low = quality.low_rate_share_percent
+    # Above full tuning it is what differs between seeds.
+    return min(100.0, quality.share_percent, quality.share_percent if low is None else low)
 
 
 def needed_card(cards: Sequence[CardSize]) -> str:

@@ -8,11 +8,17 @@ from engine.contract.events import Event
 from engine.memory.estimate import Term
 from engine.memory.units import gib
 from qft_gui.snapshots import Snapshot
-from qft_gui.view.numbers import MISSING, off_by
+from qft_gui.view.numbers import MISSING, compared, off_by
 from qft_gui.view.terms import TERM_NAMES
 
 STATES: tuple[Term, ...] = ("weights", "outliers", "residual", "adapters", "moments")
 PASS: tuple[Term, ...] = ("gradients", "activations", "logits", "transient")
+
+# What the counters tell apart is what stays between steps from what comes and goes in one.
+LUMP = (
+    "Gradients, activations, logits and what is short-lived come and go within a step, so they are "
+    "measured together. Python and PyTorch: what the process holds beside its tensors."
+)
 
 # Of the peak, from which on what no term counts is told.
 SHOWN_SHARE = 0.001
@@ -23,15 +29,20 @@ def memory_terms(snapshot: Snapshot) -> dict[str, Any]:
     history = snapshot.history
     forecast, measured = history.measured_against, history.measured
     if forecast is None or measured is None or "terms" not in measured:
-        return {"rows": [], "total": "", "parted": "", "corrected": ""}
+        return {"rows": [], "total": "", "parted": "", "corrected": "", "lump": ""}
     rows = [*_states(forecast, measured), *_others(forecast, measured)]
     tensors = _row("Tensors at the peak", forecast.get("tensor_bytes"), measured.get("peak_bytes"))
     return {
         "rows": [*rows, tensors, *_process(forecast, measured, on_gpu=snapshot.curves.on_gpu)],
-        "total": tensors["error"],
+        "total": _total(forecast.get("tensor_bytes"), measured.get("peak_bytes")),
+        "lump": LUMP,
         "parted": str(measured.get("parted") or ""),
         "corrected": _corrected(int(forecast.get("calibrated_by") or 0)),
     }
+
+
+def _total(forecast: int | None, measured: int | None) -> str:
+    return compared(forecast, measured) if forecast and measured else ""
 
 
 Row = dict[str, str]
@@ -59,10 +70,15 @@ def _others(forecast: Event, measured: Event) -> list[Row]:
 def _process(forecast: Event, measured: Event, *, on_gpu: bool) -> list[Row]:
     """The whole process: in main memory, or on the card."""
     total = forecast.get("total_bytes")
+    programs = forecast.get("terms", {}).get("runtime")
     if not on_gpu:
-        return [_row("Whole process", total, measured["host_peak_bytes"])]
+        whole = measured["host_peak_bytes"]
+        rest = max(0, whole - measured["peak_bytes"]) if whole else None
+        return [_row(TERM_NAMES["runtime"], programs, rest), _row("Whole process", total, whole)]
     rows = [_row("Reserved by PyTorch", None, measured.get("reserved_bytes"))]
     if measured.get("process_bytes"):
+        rest = max(0, measured["process_bytes"] - measured["peak_bytes"])
+        rows.append(_row(TERM_NAMES["runtime"], programs, rest))
         rows.append(_row("Whole process on the card", total, measured["process_bytes"]))
     return rows
 

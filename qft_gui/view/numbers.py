@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-GIB = 1 << 30
+GIB, MIB = 1 << 30, 1 << 20
 MISSING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 
@@ -72,6 +72,15 @@ def wait(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 0.9995 else f"{max(1, round(1000 * seconds))} ms"
 
 
+def two_digits(value: float) -> float:
+    """A number to two significant figures.
+
+    >>> two_digits(75_612), two_digits(0.754), two_digits(0)
+    (76000.0, 0.75, 0.0)
+    """
+    return float(f"{value:.2g}")
+
+
 def loss(value: float | None) -> str:
     """Nats per token.
 
@@ -133,6 +142,18 @@ def off_by(forecast: float | None, measured: float | None) -> str:
     percent = 100 * (forecast - measured) / measured
     sign = "+" if abs(percent) >= 0.05 else ""
     return f"{percent:{sign}.1f} %".removeprefix("-" if not sign else "").replace("-", MINUS)
+
+
+def compared(forecast: int, measured: int) -> str:
+    """A forecast's error in words, against what was measured.
+
+    >>> compared(105, 100), compared(95, 100), compared(100_001, 100_000), compared(7, 7)
+    ('5.0 % too high', '5.0 % too low', 'as measured', 'as measured')
+    """
+    error = off_by(forecast, measured).lstrip(f"+{MINUS}")
+    if error in (MISSING, "0.0 %"):
+        return "as measured" if forecast == measured or error != MISSING else "not comparable"
+    return f"{error} too {'high' if forecast > measured else 'low'}"
 
 
 def learning_rate(value: float) -> str:

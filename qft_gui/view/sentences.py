@@ -9,6 +9,29 @@ from engine.contract.errors import RequestError
 _PLAIN_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?[,:]?(?:\s|$)")
 
 
+# The engine names methods and settings as a spec does; the page as its labels do.
+_AS_ON_THE_PAGE = (
+    (re.compile(r"^lomo\b"), "LOMO"),
+    (re.compile(r"^adalomo\b"), "AdaLomo"),
+    (re.compile(r"\buse grad_accumulation 1\b"), "set Accumulation to 1"),
+    (re.compile(r"\bUse grad_accumulation 1\b"), "Set Accumulation to 1"),
+    (re.compile(r"\b[Ll]eave max_grad_norm out\b"), "Leave Max gradient norm empty"),
+    (re.compile(r"\bor use gradients stack\b"), "or set Gradients to stack"),
+    (re.compile(r"\bor gradients stack\b"), "or Gradients to stack"),
+)
+
+
+def in_words_of_the_page(text: str) -> str:
+    """A sentence of the engine with methods and settings called as the page calls them.
+
+    >>> in_words_of_the_page("lomo moves each weight; use grad_accumulation 1, or gradients stack.")
+    'LOMO moves each weight; set Accumulation to 1, or Gradients to stack.'
+    """
+    for spec_word, word in _AS_ON_THE_PAGE:
+        text = spec_word.sub(word, text)
+    return text
+
+
 def sentence(error: RequestError) -> str:
     """A mistake as a person reads it: capital first, cause, way out.
 
@@ -18,6 +41,8 @@ def sentence(error: RequestError) -> str:
     'Must be at least 1. Try 60.'
     >>> sentence(RequestError("model.source", "meta-llama/Llama-2-7b-hf is not on this computer."))
     'meta-llama/Llama-2-7b-hf is not on this computer.'
+    >>> sentence(RequestError("model.source", "gpt2 is not on this computer."))
+    'gpt2 is not on this computer.'
     """
-    text = f"{error.message} {error.advice}".strip()
+    text = in_words_of_the_page(f"{error.message} {error.advice}".strip())
     return text[:1].upper() + text[1:] if _PLAIN_WORD.match(text) else text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-GIB, MIB = 1 << 30, 1 << 20
+GIB = 1 << 30
 MISSING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 
@@ -148,11 +148,13 @@ def compared(forecast: int, measured: int) -> str:
     """A forecast's error in words, against what was measured.
 
     >>> compared(105, 100), compared(95, 100), compared(100_001, 100_000), compared(7, 7)
-    ('5.0 % too high', '5.0 % too low', 'as measured', 'as measured')
+    ('5.0 % too high', '5.0 % too low', '0.0 % off', 'exact')
     """
     error = off_by(forecast, measured).lstrip(f"+{MINUS}")
-    if error in (MISSING, "0.0 %"):
-        return "as measured" if forecast == measured or error != MISSING else "not comparable"
+    if forecast == measured:
+        return "exact"
+    if error == "0.0 %":
+        return f"{error} off"
     return f"{error} too {'high' if forecast > measured else 'low'}"
 
 

@@ -10,6 +10,7 @@ from engine.memory.changes import Change
 from engine.memory.fit import Fitting
 from qft_gui.form import Form, input_names
 from qft_gui.prospects import change_key
+from qft_gui.spec_fields import settings_of
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,10 @@ def with_changes(form: Form, changes: Iterable[Change]) -> Form:
         preset = set_to.pop("method.preset", None)
         if preset is not None:
             known = METHOD_PRESETS[form.kind]
+            # What the change does not set stays: it was found valid, and its need told, with that.
+            kept = {one.key: form.value(one.key) for one in settings_of(form.kind)}
             form = form.with_method(form.kind, next(one for one in known if one == preset))
+            form = form.with_values(kept)
         form = form.with_values({_place(field, form): value for field, value in set_to.items()})
     return form
 

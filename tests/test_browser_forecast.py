@@ -114,7 +114,9 @@ def test_another_method_starts_from_the_persons_own_settings(
     choose(page, "lora")
     page.get_by_role("button", name="More").click()
     page.get_by_label("Sequence length").fill("2048")
-    batch, times = page.get_by_label("Batch size"), page.get_by_label("Accumulation")
+    batch, times = (
+        page.get_by_role("spinbutton", name=name) for name in ("Batch size", "Accumulation")
+    )
     batch.fill("4096")
     page.get_by_role("button", name="Fit it for me").click()
     page.wait_for_function("!document.body.innerText.includes('Fit it for me')")

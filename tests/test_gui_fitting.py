@@ -114,6 +114,26 @@ def test_every_way_that_says_that_it_fits_does_once_it_is_applied(
         assert change.fits or report.chosen.total_bytes == change.total_bytes
 
 
+def test_another_preset_is_taken_beside_what_only_this_one_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = replace(GPU, total_bytes=24 * GIB, free_bytes=round(20.7 * GIB))
+    monkeypatch.setattr(forecasts_module, "choose_device", lambda wish: device)
+    forecasts = Forecasts()
+    form = Form(model="llama-2-7b").with_method("qft", "paper")
+    fitting = fitting_of(forecasts, form)
+    set_to = {one.field: one.after for change in fitting.changes for one in change.settings}
+    assert set_to["train.grad_accumulation"] > 1
+    lighter = [change for change in fitting.further if change.field == "method.preset"]
+    assert lighter
+    for change in lighter:
+        after = done(forecasts, form, key=change_key(change)).after
+        report = forecasts.report(after.document())
+        assert not report.errors
+        assert report.chosen is not None
+        assert report.chosen.total_bytes == change.total_bytes
+
+
 def test_where_nothing_helps_the_least_need_and_a_gpu_are_said(forecasts: Forecasts) -> None:
     form = Form(model="llama-2-13b").with_method("full", None)
     fitting = fitting_of(forecasts, form)

@@ -131,7 +131,7 @@ def test_before_the_first_step_the_phase_is_said(tmp_path: Path) -> None:
 def test_the_head_shows_forecast_beside_measured(tmp_path: Path) -> None:
     facts = {fact["name"]: fact for fact in run.run_head(snapshot(tmp_path))["facts"]}
     assert facts["Step"]["value"] == "60"
-    assert "+3.1 %" in facts["Tensors at peak (without Python and PyTorch)"]["unit"]
+    assert "3.1 % too high" in facts["Tensors at peak (without Python and PyTorch)"]["unit"]
     assert facts["Held-out loss"]["unit"] == "was 2.80"
 
 

@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from engine.memory.units import gib
 from qft_gui.snapshots import Snapshot
 from qft_gui.view.methods import method_name
-from qft_gui.view.numbers import MISSING, duration, gib, loss, off_by, rate
+from qft_gui.view.numbers import MISSING, compared, duration, loss, rate
 from qft_gui.view.reading import held_out, held_out_lag, read_curve
 from qft_gui.view.status import STATUS_MARKS
 
@@ -90,8 +91,10 @@ def _held_out_fact(snapshot: Snapshot) -> Fact:
 
 def _peak_fact(result: dict[str, Any]) -> Fact:
     forecast, measured = result.get("forecast_bytes"), result["measured_peak_bytes"]
-    unit = f"GiB, forecast {gib(forecast)} ({off_by(forecast, measured)})" if forecast else "GiB"
-    return _fact("Tensors at peak (without Python and PyTorch)", gib(measured), unit)
+    value, _, unit = gib(measured).partition(" ")
+    if forecast:
+        unit = f"{unit}, forecast {gib(forecast)}, {compared(forecast, measured)}"
+    return _fact("Tensors at peak (without Python and PyTorch)", value, unit)
 
 
 def _fact(name: str, value: str, unit: str = "") -> Fact:

@@ -39,8 +39,12 @@ def _one_quiet_thread() -> Iterator[None]:
 def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Shapes of tiny models and what their runs measured stay out of the user's folders."""
     data = tmp_path_factory.mktemp("user-data")
+    cache = tmp_path_factory.mktemp("cache")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # All workers read what one has traced: tiny models of one architecture are alike.
+        cache = tmp_path_factory.getbasetemp().parent / "cache"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(cache))
         patch.setenv("XDG_DATA_HOME", str(data))
         yield data
 

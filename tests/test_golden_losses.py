@@ -22,7 +22,8 @@ RECORD = Path(__file__).parent / "data" / "golden_losses.json"
 STEPS = 20
 # Other CPUs round a product differently in the last digit.
 TOLERANCE = 2e-4
-# And then chance may round a weight differently.
+# And then chance may round a weight differently; and bitsandbytes multiplies weights in 4 bits in
+# bfloat16 on processors that can, and in float32 on others.
 TOLERANCE_OF_CHANCE = 2e-3
 
 
@@ -51,7 +52,7 @@ def test_the_losses_are_those_on_record(
 ) -> None:
     recorded = json.loads(RECORD.read_text(encoding="utf-8"))[choice.key]
     found = losses(choice, tiny_folder("llama"), chats_file, tmp_path)
-    tolerance = TOLERANCE_OF_CHANCE if choice.kind == "qft" else TOLERANCE
+    tolerance = TOLERANCE_OF_CHANCE if choice.kind in ("qft", "qlora") else TOLERANCE
     assert found == pytest.approx(recorded, rel=tolerance)
     assert found[-1] < found[0]
 

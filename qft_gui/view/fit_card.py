@@ -53,6 +53,7 @@ def fit_card(
         "facts": _facts(report),
         "offer": offer(report),
         "applied": applied,
+        "notice": "",
         "needed": needed_card(report.cards),
         "cards": card_rows(report.cards),
         "time": time_card(report, situation),

@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that a test without torch starts at once.
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -40,7 +41,7 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Shapes of tiny models and what their runs measured stay out of the user's folders."""
     data = tmp_path_factory.mktemp("user-data")
     cache = tmp_path_factory.mktemp("cache")
-    if "PYTEST_XDIST_WORKER" in os.environ:
+    if os.environ.get("PYTEST_XDIST_WORKER"):
         # All workers read what one has traced: tiny models of one architecture are alike.
         cache = tmp_path_factory.getbasetemp().parent / "cache"
     with pytest.MonkeyPatch.context() as patch:

@@ -1,6 +1,7 @@
 """Twenty steps of every method give the losses on record, so that no change goes unseen.
 
-`python -m tests.test_golden_losses` records them anew, after a change that is meant to change them.
+`python -m tests.test_golden_losses` records them anew, after a change that is meant to change them;
+records of another processor's kernels it drops, until it runs there.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ RECORD = Path(__file__).parent / "data" / "golden_losses.json"
 STEPS = 20
 # Other CPUs round a product differently in the last digit.
 TOLERANCE = 2e-4
-# And then chance may round a weight differently; and bitsandbytes multiplies weights in 4 bits in
-# bfloat16 on processors that can, and in float32 on others.
+# And then chance may round a weight differently.
 TOLERANCE_OF_CHANCE = 2e-3
+# bitsandbytes' kernels for 4 bits differ by processor, so that of these there are two records.
+OTHER_KERNELS = " without AVX-512"
 
 
 def losses(choice: MethodChoice, folder: Path, chats: Path, runs: Path) -> list[float]:
@@ -50,10 +52,11 @@ def losses(choice: MethodChoice, folder: Path, chats: Path, runs: Path) -> list[
 def test_the_losses_are_those_on_record(
     choice: Any, tiny_folder: Callable[[str], Path], chats_file: Path, tmp_path: Path
 ) -> None:
-    recorded = json.loads(RECORD.read_text(encoding="utf-8"))[choice.key]
+    recorded = json.loads(RECORD.read_text(encoding="utf-8"))
     found = losses(choice, tiny_folder("llama"), chats_file, tmp_path)
-    tolerance = TOLERANCE_OF_CHANCE if choice.kind in ("qft", "qlora") else TOLERANCE
-    assert found == pytest.approx(recorded, rel=tolerance)
+    tolerance = TOLERANCE_OF_CHANCE if choice.kind == "qft" else TOLERANCE
+    known = [recorded[key] for key in (choice.key, choice.key + OTHER_KERNELS) if key in recorded]
+    assert any(found == pytest.approx(one, rel=tolerance) for one in known), (found, known)
     assert found[-1] < found[0]
 
 
@@ -61,8 +64,12 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         model = tiny_model_folder(Path(scratch) / "model", "llama")
         data = write_jsonl(Path(scratch) / "chats.jsonl", chat_rows(24))
+        has_avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
         record = {
-            choice.key: losses(choice, model, data, Path(scratch) / "runs")
+            choice.key
+            + (OTHER_KERNELS if choice.kind == "qlora" and not has_avx512 else ""): losses(
+                choice, model, data, Path(scratch) / "runs"
+            )
             for choice in METHOD_CHOICES
         }
     lines = [f"{json.dumps(key)}: {json.dumps(values)}" for key, values in record.items()]

@@ -10,6 +10,11 @@ from engine.contract.frozen import Frozen, field_errors
 from engine.contract.method_settings import AdaLomoSettings, LomoSettings, MethodSettings
 
 Schedule = Literal["constant", "linear", "cosine"]
+DataFormat = Literal[
+    "auto", "messages", "instruction", "completion", "qa", "preference", "text"
+]
+# What a column can be to a chat. `messages` and `text` hold all of it, the others parts.
+ColumnRole = Literal["messages", "system", "history", "prompt", "input", "reply", "text"]
 
 
 class ModelSpec(Frozen):
@@ -31,10 +36,23 @@ class DataSpec(Frozen):
     source: str = Field(
         min_length=1,
         max_length=4096,
-        description="A bundled sample or a .json or .jsonl file on this computer.",
+        description="A bundled sample, a file on this computer, or a hub id.",
     )
-    format: Literal["auto", "messages", "sharegpt", "instruction"] = Field(
-        default="auto", description="How a row holds its turns; auto finds out from the content."
+    format: DataFormat | Literal["sharegpt"] = Field(
+        default="auto",
+        description="How a row holds its words; auto finds out from the content. preference learns "
+        "the chosen replies only.",
+    )
+    columns: dict[ColumnRole, str] | None = Field(
+        default=None,
+        description="Which column is what, such as prompt: Question; found out if left out.",
+    )
+    config: str | None = Field(default=None, description="Which part of a hub dataset.")
+    split: str | None = Field(
+        default=None, description="Which split of a hub dataset; train if left out."
+    )
+    revision: str | None = Field(
+        default=None, description="Commit of a hub dataset; filled in when the run is created."
     )
     eval_percent: float = Field(
         default=10.0, ge=0, le=50, description="Share of rows kept apart to measure progress."

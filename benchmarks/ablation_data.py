@@ -14,7 +14,7 @@ from engine.contract.spec_file import validate_spec
 from engine.data.batching import Batch, BatchOrder, collate
 from engine.data.chat import Example
 from engine.model import LoadedModel, load_model
-from engine.preparation import unchanged_dataset, usable_examples
+from engine.preparation import tokenized
 
 _HELD_OUT_EVERY = 8
 _EVAL_PERCENT = 25.0
@@ -65,9 +65,9 @@ def chats(folder: Path, sample: str, length: int) -> Material:
         "train": {"sequence_length": length},
     }
     spec = validate_spec(fields)
-    found = usable_examples(spec, loaded, unchanged_dataset(spec), lambda message: None)
+    found = tokenized(spec, loaded)
     name = "starter" if folder == STARTER else folder.name
-    return Material(name, sample, loaded, *found)
+    return Material(name, sample, loaded, list(found.training), list(found.evaluation))
 
 
 def texts(folder: Path, files: list[Path], length: int) -> Material:

@@ -8,6 +8,7 @@ import torch
 
 from engine.data.batching import in_order
 from engine.data.chat import Example
+from engine.data.token_store import lengths_of
 from engine.generate import Sampling, reply_to
 from engine.loss import summed_loss
 from engine.model import LoadedModel
@@ -26,9 +27,10 @@ def held_out_loss(
 ) -> tuple[float, int] | None:
     """Summed nats and number of target tokens; None if stopped midway or nothing to measure."""
     total, count = 0.0, 0
-    by_length = sorted(examples, key=lambda example: len(example.tokens))  # so little is padding
+    lengths = lengths_of(examples)
+    by_length = sorted(range(len(lengths)), key=lengths.__getitem__)  # so little is padding
     with in_evaluation(loaded.model):
-        for batch in in_order(by_length, batch_size, loaded.pad_token):
+        for batch in in_order(examples, by_length, batch_size, loaded.pad_token):
             if stop():
                 return None
             total += float(summed_loss(loaded.model, batch.to(device)))

@@ -10,7 +10,7 @@ from engine.contract.spec import RunSpec
 from engine.data.batching import Batch
 from engine.loss import summed_loss
 from engine.model import LoadedModel
-from engine.preparation import training_batches, unchanged_dataset, usable_examples
+from engine.preparation import tokenized, training_batches
 from engine.roles import named_weights
 
 
@@ -20,8 +20,7 @@ def first_batch(spec: RunSpec, loaded: LoadedModel) -> Batch:
     Raises:
         RequestError: The data cannot be used.
     """
-    training, _ = usable_examples(spec, loaded, unchanged_dataset(spec), lambda message: None)
-    return training_batches(spec, loaded, training).batch(0)
+    return training_batches(spec, loaded, tokenized(spec, loaded).training).batch(0)
 
 
 def pass_gradients(

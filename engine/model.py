@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
@@ -25,10 +25,10 @@ from engine.contract.model_source import (
     check_model_folder,
     read_header,
 )
-from engine.data.chat import DEFAULT_TEMPLATE
 from engine.hub import download
 from engine.memory.devices import choose_device
 from engine.model_switches import attention_of
+from engine.tokenizer import load_tokenizer
 
 # What transformers raises where a config fits no model.
 _NO_MODEL = (
@@ -87,26 +87,6 @@ def fetch_model(reference: ModelReference, revision: str | None) -> Path:
         folder = download(reference.hub_id, revision, weights=True)
     check_model_folder(folder)
     return folder
-
-
-def load_tokenizer(folder: Path) -> tuple[Any, bool]:
-    """The tokenizer, and whether it had to be given a chat template.
-
-    Raises:
-        RequestError: It cannot be read.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RequestError(
-            FIELD, f"the tokenizer in {folder} cannot be read.", "Get it anew."
-        ) from error
-    if tokenizer.chat_template:
-        return tokenizer, False
-    tokenizer.chat_template = DEFAULT_TEMPLATE
-    return tokenizer, True
 
 
 def load_model(folder: Path, dtype: torch.dtype | None = None) -> LoadedModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,10 +17,11 @@ from engine.contract.model_source import resolve_model
 from engine.contract.run_dir import RunDir
 from engine.contract.spec import RunSpec
 from engine.data.batching import Batch
-from engine.data.chat import ChatEncoder, Example
-from engine.data.formats import Chat
-from engine.data.source import Dataset, describe_refusals, read_dataset
-from engine.data.split import split_chats
+from engine.data.chat import Example
+from engine.data.check import sentences_about
+from engine.data.dataset import Dataset
+from engine.data.token_store import StoredExamples
+from engine.data.tokenized import TokenizedData, tokenize_data
 from engine.data.training_batches import TrainingBatches
 from engine.expectation import Expectation, expect
 from engine.live_tensors import live_tensors
@@ -35,6 +36,8 @@ from engine.model_traits import keeps_packed_apart, traits_of
 from engine.shapes import find_shape
 
 NUM_PROMPTS = 3
+# Measuring must not take longer than learning: of more held-out examples the first are measured.
+MOST_EVALUATED = 512
 
 
 @dataclass
@@ -45,12 +48,13 @@ class Prepared:
     device: torch.device
     loaded: LoadedModel
     method: Method
-    training: list[Example]
+    training: Sequence[Example]
     order: TrainingBatches
-    evaluation: list[Example]
+    evaluation: Sequence[Example]
     prompts: list[str]
     progress: Progress
     expected: Expectation
+    num_rows: int
 
     @property
     def forecast(self) -> Forecast:
@@ -111,16 +115,14 @@ def prepare_new(spec: RunSpec, events: Listener) -> Prepared:
     """
     events.emit("phase", phase="loading")
     device = choose_torch_device(spec.train.device)
-    dataset = unchanged_dataset(spec)
-    _tell_refused(dataset, events)
     reference = resolve_model(spec.model.source)
     loaded = load_model(fetch_model(reference, spec.model.revision))
     if loaded.template_added:
         events.emit("notice", message="The model has no chat template; a plain one is used.")
-    training, evaluation = usable_examples(
-        spec, loaded, dataset, lambda message: events.emit("notice", message=message)
-    )
-    order = training_batches(spec, loaded, training)
+    data = tokenized(spec, loaded)
+    for sentence in (*_cut_sentence(spec, loaded), *sentences_about(data)):
+        events.emit("notice", message=sentence)
+    order = training_batches(spec, loaded, data.training)
     events.emit("phase", phase="preparing")
     shape = find_shape(reference, spec.model.revision)
     expected = expect(spec, shape, choose_device(str(device)), order.widest)
@@ -133,9 +135,20 @@ def prepare_new(spec: RunSpec, events: Listener) -> Prepared:
     loaded.model.train()
     _look_at(loaded.model, spec)
     give_back_freed_memory()
-    prompts = _prompts(spec, dataset)
+    prompts = _prompts(spec, data.dataset)
+    evaluation = StoredExamples(data.store, data.evaluation.numbers[:MOST_EVALUATED])
     return Prepared(
-        spec, device, loaded, method, training, order, evaluation, prompts, Progress(), expected
+        spec,
+        device,
+        loaded,
+        method,
+        data.training,
+        order,
+        evaluation,
+        prompts,
+        Progress(),
+        expected,
+        len(data.store),
     )
 
 
@@ -166,75 +179,26 @@ def _look_at(model: nn.Module, spec: RunSpec) -> None:
         )
 
 
-def unchanged_dataset(spec: RunSpec) -> Dataset:
-    """The dataset that a spec means.
+def tokenized(spec: RunSpec, loaded: LoadedModel) -> TokenizedData:
+    """The data of a run, cut to what the model reads.
 
     Raises:
-        RequestError: It cannot be read, or is not what it was when the spec was completed.
+        RequestError: It cannot be read, is not what it was when the spec was completed, or holds
+            nothing to learn.
     """
-    dataset = read_dataset(spec.data)
-    if spec.data.sha256 not in (None, dataset.sha256):
-        raise RequestError(
-            "data.source",
-            f"{spec.data.source} has changed since this run was made.",
-            "Bring the old file back, or start a new run.",
-        )
-    return dataset
+    return tokenize_data(spec.data, loaded.tokenizer, _most_tokens(spec, loaded))
 
 
-def _tell_refused(dataset: Dataset, events: Listener) -> None:
-    if dataset.refused:
-        reasons = describe_refusals(dataset.refused)
-        events.emit("notice", message=f"{len(dataset.refused)} rows are left out: {reasons}.")
-
-
-def usable_examples(
-    spec: RunSpec, loaded: LoadedModel, dataset: Dataset, tell: Callable[[str], None]
-) -> tuple[list[Example], list[Example]]:
-    """Training and evaluation examples in tokens.
-
-    Args:
-        spec: Says how long an example may be and which rows are kept apart.
-        loaded: The model, for its tokenizer and its longest sequence.
-        dataset: The chats.
-        tell: Called with a sentence for whatever is cut or left out.
-
-    Raises:
-        RequestError: Nothing is left to train on.
-    """
+def _cut_sentence(spec: RunSpec, loaded: LoadedModel) -> Iterator[str]:
     length = _most_tokens(spec, loaded)
     if length < spec.train.sequence_length:
-        tell(f"The model reads at most {length} tokens: longer is cut.")
-    encoder = ChatEncoder(loaded.tokenizer, length, spec.data.train_on)
-    training, evaluation = (
-        _trainable(side, encoder) for side in split_chats(dataset.chats, spec.data.eval_percent)
-    )
-    if not training:
-        raise RequestError(
-            "train.sequence_length",
-            f"no reply begins within {length} tokens, so there is nothing to learn from.",
-            "Raise the sequence length or use shorter conversations.",
-        )
-    dropped = len(dataset.chats) - len(training) - len(evaluation)
-    if dropped:
-        tell(f"{dropped} rows are left out: no reply begins in {length} tokens.")
-    return training, evaluation
-
-
-def _trainable(chats: Iterable[Chat], encoder: ChatEncoder) -> list[Example]:
-    encoded = (encoder.encode(chat) for chat in chats)
-    return [example for example in encoded if any(example.trained[1:])]
+        yield f"The model reads at most {length} tokens: longer is cut."
 
 
 def _prompts(spec: RunSpec, dataset: Dataset) -> list[str]:
     """Three fixed questions: the sample's own, or the first of the data."""
     sample = sample_datasets().get(spec.data.source)
-    if sample:
-        return list(sample.prompts[:NUM_PROMPTS])
-    questions = [
-        next(turn.content for turn in chat if turn.role == "user") for chat in dataset.chats
-    ]
-    return list(dict.fromkeys(questions))[:NUM_PROMPTS]
+    return list(sample.prompts if sample else dataset.prompts)[:NUM_PROMPTS]
 
 
 def _restore(run: RunDir, method: Method, events: EventWriter) -> Progress:

@@ -178,9 +178,8 @@ def _take(prepared: Prepared, step: int) -> None:
 def _total(prepared: Prepared, device: Device, step: StepTime) -> TotalTime:
     spec = prepared.spec
     shape = find_shape(resolve_model(spec.model.source), spec.model.revision)
-    num_rows = len(prepared.training) + len(prepared.evaluation)
     total = total_time(
-        spec, shape, device, step, rates_of(device), num_rows, num_steps=prepared.num_steps
+        spec, shape, device, step, rates_of(device), prepared.num_rows, num_steps=prepared.num_steps
     )
     assert total is not None, "a prepared run knows its number of steps"
     return total

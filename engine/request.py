@@ -11,8 +11,9 @@ from engine.contract.errors import RequestError, RequestErrors, mistakes
 from engine.contract.model_source import ModelReference, check_model_folder, resolve_model
 from engine.contract.presets import resolve_presets
 from engine.contract.run_dir import RunDir, create_run
-from engine.contract.spec import ModelSpec, RunSpec
-from engine.data.source import dataset_path, read_dataset
+from engine.contract.spec import DataSpec, ModelSpec, RunSpec
+from engine.data.dataset import Dataset
+from engine.data.source import dataset_path, is_hub_dataset, read_dataset
 from engine.hub import pin_revision
 from engine.memory.devices import choose_device
 from engine.memory.resolve import resolve_for_device
@@ -39,14 +40,13 @@ def complete(spec: RunSpec) -> RunSpec:
     """
     found: list[RequestError] = []
     model = _collect(found, lambda: _checked_model(spec))
-    dataset = _collect(found, lambda: read_dataset(spec.data))
+    read = _collect(found, lambda: _read(spec.data))
     device = _collect(found, lambda: choose_device(spec.train.device))
     _collect(found, lambda: _check_products(spec))
-    if found or model is None or dataset is None or device is None:
+    if found or model is None or read is None or device is None:
         raise RequestErrors(found)
-    source = spec.data.source
-    absolute = source if source in sample_datasets() else str(dataset_path(source))
-    data = spec.data.model_copy(update={"source": absolute, "sha256": dataset.sha256})
+    data, dataset = read
+    data = data.model_copy(update={"sha256": dataset.sha256})
     pinned = spec.model_copy(update={"model": _pinned(spec, model), "data": data})
     # An architecture that transformers lacks is found out here, not in the engine.
     shape = find_shape(model, pinned.model.revision)
@@ -59,6 +59,18 @@ def _collect(found: list[RequestError], check: Callable[[], T]) -> T | None:
     except (RequestError, RequestErrors) as error:
         found.extend(mistakes(error))
         return None
+
+
+def _read(data: DataSpec) -> tuple[DataSpec, Dataset]:
+    """The data with its absolute path or pinned revision, and what is in it."""
+    if is_hub_dataset(data.source):
+        from engine.data.hub_dataset import pin_dataset_revision
+
+        revision = pin_dataset_revision(data.source, data.revision)
+        data = data.model_copy(update={"revision": revision})
+    elif data.source not in sample_datasets():
+        data = data.model_copy(update={"source": str(dataset_path(data.source))})
+    return data, read_dataset(data)
 
 
 def _checked_model(spec: RunSpec) -> ModelReference:

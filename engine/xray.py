@@ -24,12 +24,12 @@ from engine.contract.model_source import count_parameters, is_adapter_folder, re
 from engine.contract.run_dir import RunDir
 from engine.contract.spec import RunSpec
 from engine.contract.spec_file import validate_spec
+from engine.data.source import read_dataset
 from engine.distribution import BIN_CENTRES, GROUP, Distribution, distribution_of, merged
 from engine.gradient_pass import first_batch, pass_gradients
 from engine.memory.model_shape import Role
 from engine.memory.plans import plan_for
 from engine.model import LoadedModel, fetch_model, load_model
-from engine.preparation import unchanged_dataset
 from engine.result import load_result
 from engine.roles import named_weights
 from engine.run_state import read_state
@@ -155,7 +155,7 @@ def xray_model(source: str, data: str | None, tell: Tell) -> Xray:
             "train": train,
         }
     )
-    unchanged_dataset(spec)  # a mistake in it is told before a model is downloaded
+    read_dataset(spec.data)  # a mistake in it is told before a model is downloaded
     tell("loading the model…")
     loaded = _load(fetch_model(reference, None))
     seen = Xray(reference.name)
@@ -182,7 +182,7 @@ def xray_run(run: RunDir, data: str | None, tell: Tell) -> Xray:
     spec = run.spec()
     if data is not None:
         spec = validate_spec({**spec.as_json(), "data": {"source": data}})
-        unchanged_dataset(spec)
+        read_dataset(spec.data)
     seen = Xray(run.name)
     tell("reading the checkpoint…")
     loaded = _look_at_state(seen, run, spec, tell)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,18 +17,18 @@ from torch import Tensor, nn
 from engine.contract.spec import TrainSpec
 from engine.data.batching import IGNORED, WINDOW, BatchOrder, collate, in_order
 from engine.data.chat import ChatEncoder, Example
-from engine.data.formats import Chat, Turn, to_chat
-from engine.data.split import split_chats
+from engine.data.items import Chat, Turn
+from engine.data.split import content_key, held_out
 from engine.data.training_batches import TrainingBatches
 from engine.loss import summed_loss
 from engine.model import load_model
-from tests.tiny import VOCABULARY, chat_rows, tiny_tokenizer
+from tests.tiny import VOCABULARY, chat_rows, chats_of, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
 def examples() -> list[Example]:
     encoder = ChatEncoder(tiny_tokenizer(), 128, "replies")
-    return [encoder.encode(to_chat(row, "messages")) for row in chat_rows(12)]
+    return [encoder.encode(chat) for chat in chats_of(chat_rows(12))]
 
 
 class Oracle(nn.Module):
@@ -96,7 +97,7 @@ def test_company_and_padding_do_not_change_the_loss(
 
 
 def test_in_order_gives_every_example_once(examples: list[Example]) -> None:
-    batches = list(in_order(examples, 5, 0))
+    batches = list(in_order(examples, range(len(examples)), 5, 0))
     assert [len(batch.input_ids) for batch in batches] == [5, 5, 2]
     assert sum(batch.num_tokens for batch in batches) == sum(len(e.tokens) for e in examples)
 
@@ -204,6 +205,13 @@ def test_passes_are_counted_in_whole_batches(epochs: float, batches: int) -> Non
 
 def numbered(count: int) -> list[Chat]:
     return [(Turn("user", f"Question {n}"), Turn("assistant", f"Answer {n}")) for n in range(count)]
+
+
+def split_chats(chats: list[Chat], percent: float) -> tuple[list[Chat], list[Chat]]:
+    """Those that stay, and those that are held out."""
+    keys = np.array([content_key(chat) for chat in chats], dtype=np.uint64)
+    pairs = list(zip(chats, held_out(keys, percent), strict=True))
+    return [one for one, is_out in pairs if not is_out], [one for one, is_out in pairs if is_out]
 
 
 def test_the_split_goes_by_content() -> None:

@@ -8,8 +8,9 @@ from typing import Any, Literal
 import pytest
 
 from engine.contract.errors import RequestError
-from engine.data.chat import DEFAULT_TEMPLATE, ChatEncoder, Example
-from engine.data.formats import Chat, Turn
+from engine.data.chat import DEFAULT_TEMPLATE, ChatEncoder, Encoded, Example
+from engine.data.items import Chat, Turn
+from engine.data.records import RowError
 from tests.tiny import TEMPLATE, TURN_END, tiny_tokenizer
 
 WHOLE = 10_000
@@ -125,14 +126,59 @@ def test_a_template_that_hides_replies_is_refused(tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, DEFAULT_TEMPLATE, THINKING], ids=["1", "2", "3"])
-def test_a_cut_chat_keeps_its_marks(tokenizer: Any, template: str) -> None:
+def test_a_cut_chat_ends_with_an_end_mark(tokenizer: Any, template: str) -> None:
     whole = encode(tokenizer, template, THREE)
+    tokenizer.chat_template = template
+    end = tokenizer.convert_tokens_to_ids(TURN_END)
+    nothing = 0
     for length in range(1, len(whole.tokens) + 3):
-        cut = encode(tokenizer, template, THREE, length)
-        assert cut.tokens == whole.tokens[:length]
-        assert cut.trained == whole.trained[:length]
+        (cut,) = ChatEncoder(tokenizer, length, "replies").encode_all([THREE])
+        if isinstance(cut, RowError):
+            assert str(cut) == f"no reply begins within {length} tokens"
+            nothing = length
+            continue
+        (example,) = cut.examples
+        assert cut.num_tokens == len(whole.tokens)
+        assert len(example.tokens) <= length
+        if length >= len(whole.tokens):
+            assert example == whole
+            continue
+        # All but the mark is the beginning of the chat, and what ends a reply is learned.
+        assert example.tokens[:-1] == whole.tokens[: len(example.tokens) - 1]
+        assert example.trained[:-1] == whole.trained[: len(example.tokens) - 1]
+        assert (example.tokens[-1], example.trained[-1]) == (end, True)
+        assert example.trained[-2], "a word of the reply is left"
+    assert nothing == whole.trained.index(True) + 1, "one word and the mark are enough"
     # Cutting one chat leaves no trace in the tokenizer.
     assert encode(tokenizer, template, THREE) == whole
+
+
+def test_a_cut_between_replies_leaves_whole_ones(tokenizer: Any) -> None:
+    whole = encode(tokenizer, TEMPLATE, THREE)
+    ends = [place for place in range(len(whole.tokens)) if is_end(whole, place)]
+    cut = encode(tokenizer, TEMPLATE, THREE, ends[0] + 4)
+    assert cut.tokens == whole.tokens[: ends[0] + 1]
+    assert learned(tokenizer, cut) == [f"yes{TURN_END}"]
+
+
+def is_end(example: Example, place: int) -> bool:
+    """Whether a reply ends here."""
+    return example.trained[place] and not any(example.trained[place + 1 : place + 2])
+
+
+def test_a_chat_cut_with_all_words_trained_is_its_beginning(tokenizer: Any) -> None:
+    whole = encode(tokenizer, TEMPLATE, THREE, train_on="all")
+    for length in (2, 9, len(whole.tokens) - 1):
+        cut = encode(tokenizer, TEMPLATE, THREE, length, train_on="all")
+        assert cut.tokens == whole.tokens[:length]
+
+
+def test_a_reply_that_is_not_to_be_learned_is_read(tokenizer: Any) -> None:
+    one = list(THREE)
+    one[4] = Turn("assistant", "no", trained=False)
+    example = encode(tokenizer, TEMPLATE, tuple(one))
+    assert example.tokens == encode(tokenizer, TEMPLATE, THREE).tokens
+    assert learned(tokenizer, example) == [f"yes{TURN_END}", f"Yes, again.{TURN_END}"]
 
 
 @pytest.mark.parametrize(
@@ -172,8 +218,20 @@ def test_all_marks_every_token(tokenizer: Any) -> None:
 
 def test_what_the_template_refuses_is_said(tokenizer: Any) -> None:
     assert learned(tokenizer, encode(tokenizer, STRICT, ONE)) == [f"Mara bakes.{TURN_END}"]
-    with pytest.raises(RequestError, match="refuses a chat: no"):
-        encode(tokenizer, STRICT, THREE)
+    refusing = TEMPLATE.replace("{% for", "{{ raise_exception('not today') }}{% for", 1)
+    with pytest.raises(RequestError, match="template refuses it: not today"):
+        encode(tokenizer, refusing, ONE)
+
+
+def test_a_system_message_that_a_template_refuses_stands_in_the_question(tokenizer: Any) -> None:
+    tokenizer.chat_template = STRICT
+    two = chat("Who bakes?", "Mara bakes.", system="Be kind.")
+    plain, folded = ChatEncoder(tokenizer, WHOLE, "replies").encode_all([ONE, two])
+    assert isinstance(plain, Encoded)
+    assert isinstance(folded, Encoded)
+    assert (plain.folded, folded.folded) == (False, True)
+    assert "user\nBe kind.\n\nWho bakes?<|im_end|>" in folded.text
+    assert learned(tokenizer, folded.examples[0]) == [f"Mara bakes.{TURN_END}"]
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, DEFAULT_TEMPLATE, BRACKETS], ids=["1", "2", "3"])

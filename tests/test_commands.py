@@ -29,6 +29,9 @@ SURFACE = {
     "list": "--json --runs DIR",
     "estimate": "SPEC --all-methods --fit --gpu-gib N --json --shorten",
     "inspect": "MODEL --json",
+    "check": "DATA --columns ROLE=COLUMN --config C --eval-percent P --first-example N --format F "
+    "--json --max-rows N --model MODEL --num-examples K --sequence-length N --split S "
+    "--train-on replies|all",
     "probe": "SPEC --json",
     "measure": "--device D --json",
     "ask": "TARGET PROMPT --base --json --max-new-tokens N --runs DIR --seed N --system TEXT "

@@ -1,304 +1,343 @@
-"""Rows become chats or are refused with a reason; files are read or refused in a sentence."""
+"""What a row is taken for: by the names and the shapes of its columns, each row by itself."""
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import json
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from engine.contract.errors import RequestError
-from engine.contract.spec import DataSpec
-from engine.data.formats import Chat, RowError, Turn, detect_format, to_chat
-from engine.data.source import Dataset, describe_refusals, read_dataset
+from engine.data.formats import NoFormat, RowReader
+from engine.data.items import Item, Passage
+from engine.data.preference import PreferenceRow
+from engine.data.records import RowError
+from engine.data.row_notes import RowNote
+from tests.rows import CHAT, GOOD, INSTRUCTION, SHAREGPT, messages, said
 
-CHAT = (Turn("user", "Hi"), Turn("assistant", "Ho"))
-GOOD: dict[str, Any] = {
-    "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
-}
-SHAREGPT = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]}
-INSTRUCTION = {"instruction": "Hi", "output": "Ho"}
-ADVICE = (
-    "Use messages with role and content, conversations with from and value, or "
-    "instruction and output."
-)
+DIALOGUE = "\n\nHuman: Name a fruit.\n\nAssistant: A pear.\n\nHuman: Another.\n\nAssistant: "
+FRUITS = [("user", "Name a fruit."), ("assistant", "A pear."), ("user", "Another.")]
 
 
-NOT_YET = "which is not read yet. Save the conversations as .jsonl, one JSON object per line."
+def taken(row: Any, format: str = "auto", **columns: str) -> tuple[Item, str]:
+    """The item of a row, and what the row was taken for."""
+    reader = RowReader(format, columns)  # pyright: ignore[reportArgumentType]
+    item = reader.read(row)
+    return item, next(iter(reader.formats))
 
 
-def messages(*turns: tuple[Any, Any]) -> dict[str, Any]:
-    return {"messages": [{"role": role, "content": content} for role, content in turns]}
-
-
-def jsonl(*rows: Any) -> bytes:
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
-
-
-def read(path: Path, content: bytes, **settings: Any) -> Dataset:
-    path.write_bytes(content)
-    return read_dataset(DataSpec(source=str(path), **settings))
-
-
-def sentence(path: Path, content: bytes, **settings: Any) -> str:
-    with pytest.raises(RequestError) as caught:
-        read(path, content, **settings)
-    assert caught.value.field == "data.source"
-    return str(caught.value).removeprefix("data.source: ")
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "rows.jsonl"
+def reason(row: Any, format: str = "auto", **columns: str) -> str:
+    with pytest.raises(RowError) as caught:
+        taken(row, format, **columns)
+    return str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("row", "format"),
     [
         (GOOD, "messages"),
-        ({"conversation": GOOD["messages"], "id": 7, "more": [1]}, "messages"),
-        (SHAREGPT, "sharegpt"),
-        ({"messages": SHAREGPT["conversations"]}, "sharegpt"),
+        (SHAREGPT, "messages"),
+        (GOOD["messages"], "messages"),
+        ({"id": 7, "conversation": GOOD["messages"], "more": [1]}, "messages"),
+        ({"dialogue": SHAREGPT["conversations"]}, "messages"),
+        ({"turns": GOOD["messages"]}, "messages"),
+        ({"Chat": GOOD["messages"], "instruction": "no"}, "messages"),
+        ({"messages": json.dumps(GOOD["messages"])}, "messages"),
+        ({"what_they_said": GOOD["messages"], "topic": "hello"}, "messages"),
+        ({"conversation": [{"human": "Hi", "assistant": "Ho"}]}, "messages"),
+        ({"conversation": [["Hi", "Ho"]], "system": ""}, "messages"),
+        ({"turns": [{"score": 1}], "question": "Hi", "answer": "Ho"}, "qa"),
+        ({"messages": None, **INSTRUCTION}, "instruction"),
+        ({"messages": [], **INSTRUCTION}, "instruction"),
         (INSTRUCTION, "instruction"),
-        ({**INSTRUCTION, "input": ""}, "instruction"),
-        ({"messages": []}, None),
-        ({"messages": "Hi"}, None),
-        ({"messages": ["Hi"]}, None),
-        ({"prompt": "Hi", "completion": "Ho"}, None),
-        ({"instruction": "Hi"}, None),
-        ({}, None),
+        ({"Instruction": "Hi", "OUTPUT": "Ho"}, "instruction"),
+        ({"instruction": "Hi", "response": "Ho"}, "instruction"),
+        ({"input": "Hi", "output": "Ho"}, "instruction"),
+        ({"input": "Hi", "context": "", "output": "Ho"}, "instruction"),
+        ({"user": "Hi", "assistant": "Ho"}, "instruction"),
+        ({"human": "Hi", "bot": "Ho"}, "instruction"),
+        ({"request": "Hi", "model_output": "Ho"}, "instruction"),
+        ({"user message": "Hi", "AI-response": "Ho"}, "instruction"),
+        ({"prompt": "Hi", "completion": " Ho"}, "completion"),
+        ({"prompt": "Hi", "response": "Ho"}, "completion"),
+        ({"question": "Hi", "answer": "Ho"}, "qa"),
+        ({"Query": "Hi", "reply": "Ho"}, "qa"),
+        ({"problem": "Hi", "solution": "Ho", "answer": "7"}, "qa"),
+        ({"answer": "Ho", "id": 3, "question": "Hi"}, "qa"),
     ],
 )
-def test_a_format_is_told_by_the_rows_own_shape(row: dict[str, Any], format: str | None) -> None:
-    assert detect_format(row) == format
-    if format:
-        assert to_chat(row, format) == CHAT  # pyright: ignore[reportArgumentType]
+def test_a_chat_is_found_under_the_names_that_people_use(row: Any, format: str) -> None:
+    assert taken(row) == (CHAT, format)
 
 
-def test_turns_keep_their_order_and_content() -> None:
-    turns = [
-        ("system", "S "),
-        ("user", " Hi\n"),
-        ("assistant", "Ho"),
-        ("user", "?"),
-        ("model", "!"),
-    ]
-    chat = to_chat(messages(*turns), "messages")
-    assert [turn.content for turn in chat] == ["S ", " Hi\n", "Ho", "?", "!"]
-    assert [turn.role for turn in chat] == ["system", "user", "assistant", "user", "assistant"]
-    for name in ("human", "Prompter", " USER "):
-        assert to_chat(messages((name, "Hi"), ("ChatGPT", "Ho")), "messages") == CHAT
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"text": "Once upon a time."},
+        {"TEXT": "Once upon a time."},
+        {"content": "Once upon a time.", "path": "tale.md"},
+        {"text": "Once upon a time.", "url": "x", "Title": "y", "token_count": 9, "dump": "z"},
+        {"text": "Once upon a time.", "language_score": 0.9, "doc_id": "a", "added": None},
+        {"text": "Once upon a time.", "whatever": 7, "other": ["a"], "third": " "},
+    ],
+)
+def test_a_text_alone_is_a_passage(row: Any) -> None:
+    assert taken(row) == (Passage("Once upon a time.", is_whole=True), "text")
+
+
+def test_a_stretch_of_plain_text_does_not_end_where_it_was_cut() -> None:
+    assert taken("Once upon a time.") == (Passage("Once upon a time.", is_whole=False), "text")
+
+
+def test_a_text_beside_other_words_is_no_passage_unless_it_is_said_so() -> None:
+    row = {"text": "How do I sleep better?", "mood": "calm"}
+    assert reason(row) == "it has a text beside other words, but no reply that is known here"
+    assert taken(row, "text") == (Passage("How do I sleep better?", is_whole=True), "text")
+    assert taken(row, text="text") == (Passage("How do I sleep better?", is_whole=True), "text")
+    assert taken(row, text="mood") == (Passage("calm", is_whole=True), "text")
+    assert taken({"story": "Once.", "n": 3}, "text") == (Passage("Once.", is_whole=True), "text")
+    lacking = "it has no column that is known to hold its text"
+    assert reason({"story": "Once.", "end": "Never."}, "text") == lacking
+    assert reason({"text": " \n"}) == "its text is empty"
+    assert reason(" \n") == "it is empty"
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({}, "no question and no reply are found in it"),
+        ({"id": 1, "turns": ["Who are you?", "And you?"]}, "no question and no reply are found"),
+        ({"question": "Hi", "topic": "x"}, "it has a question, but no reply that is known here"),
+        ({"answer": "Ho", "topic": "x"}, "it has a reply, but no question that is known here"),
+    ],
+)
+def test_rows_without_question_or_reply_say_which_is_lacking(row: Any, expected: str) -> None:
+    assert reason(row).startswith(expected)
+    with pytest.raises(NoFormat):
+        taken(row)
+
+
+@pytest.mark.parametrize("row", [None, 7, True, [], [7], [["Hi", "Ho"]], [{"a": 1}]])
+def test_what_is_no_object_is_refused(row: Any) -> None:
+    assert reason(row) == "it is no JSON object"
+
+
+def test_refusals_of_columns_name_the_column() -> None:
+    for row, expected in (
+        ({**INSTRUCTION, "instruction": ["Hi"]}, "instruction is a list where text belongs"),
+        ({**INSTRUCTION, "output": {"a": 1}}, "output is an object where text belongs"),
+        ({**INSTRUCTION, "output": "\ud83d"}, "output holds half of a character"),
+        ({**INSTRUCTION, "input": "\udc00"}, "input holds half of a character"),
+        ({**INSTRUCTION, "system": "\udc00"}, "system holds half of a character"),
+        ({**INSTRUCTION, "output": float("-inf")}, "output is an infinite number"),
+        ({**INSTRUCTION, "output": None}, "a reply is empty"),
+        ({**INSTRUCTION, "output": " \n"}, "a reply is empty"),
+        ({**INSTRUCTION, "output": float("nan")}, "a reply is empty"),
+        ({**INSTRUCTION, "instruction": None}, "a question is empty"),
+        ({**INSTRUCTION, "history": "earlier"}, "history is no list of earlier turns"),
+        ({str(n): "a" for n in range(1001)}, "it has more than 1,000 columns"),
+        ({"messages": []}, "it has no messages"),
+        ({"messages": [{"content": "Hi"}]}, "a message has no role"),
+        ({"messages": [{"content": "Hi"}, *GOOD["messages"]]}, "a message has no role"),
+        ({"messages": "Hi"}, "no question and no reply are found in it"),
+    ):
+        assert reason(row) == expected
 
 
 def test_an_instruction_takes_its_input_and_system_along() -> None:
-    row = {"instruction": " Add ", "input": " 1 2\n", "output": "3", "system": "Count."}
-    assert to_chat(row, "instruction") == (
-        Turn("system", "Count."),
-        Turn("user", "Add\n\n1 2"),
-        Turn("assistant", "3"),
-    )
-    for empty in (None, "", " \n", 7):
-        row = {**INSTRUCTION, "input": empty, "system": empty}
-        assert to_chat(row, "instruction") == CHAT
-    assert to_chat({"instruction": "", "input": "Hi", "output": "Ho"}, "instruction") == CHAT
+    row = {"instruction": " Add ", "input": " 1 2\n", "output": "3 ", "system": "Count."}
+    item, _ = taken(row)
+    assert said(item) == [("system", "Count."), ("user", "Add\n\n1 2"), ("assistant", "3 ")]
+    for empty in (None, "", " \n", float("nan")):
+        assert taken({**INSTRUCTION, "input": empty, "system": empty})[0] == CHAT
+    assert taken({"instruction": "", "input": "Hi", "output": "Ho"})[0] == CHAT
+    item, _ = taken({"question": "Who?", "context": "Ann is here.", "answer": "Ann."})
+    assert said(item)[0] == ("user", "Who?\n\nAnn is here.")
 
 
-@pytest.mark.parametrize(
-    ("row", "reason"),
-    [
-        ({}, "it has no list of messages"),
-        ({"messages": "Hi"}, "it has no list of messages"),
-        ({"messages": []}, "it has no messages"),
-        ({"messages": ["Hi"]}, "a message is no object"),
-        (messages((None, "Hi")), "a message has no role"),
-        (messages((["user"], "Hi")), "a message has no role"),
-        (messages(("tool", "Hi")), "a message has the unknown role 'tool'"),
-        (messages(("x" * 99, "Hi")), f"a message has the unknown role '{'x' * 40}'"),
-        (messages(("user", None)), "content is missing"),
-        (messages(("user", 7)), "content is no text"),
-        (messages(("user", [{"type": "text"}])), "content is no text"),
-        (messages(("user", "\ud83d")), "content holds half of a character"),
-        (messages(("user", "Hi")), "it has no reply to learn from"),
-        (messages(("assistant", "Ho")), "it does not begin with the user"),
-        (messages(("system", "S")), "it has no messages"),
-        (messages(("user", "Hi"), ("assistant", " \n")), "a reply is empty"),
-        (messages(("user", "a"), ("user", "b")), "two user messages follow each other"),
-        (
-            messages(("user", "a"), ("assistant", "b"), ("assistant", "c")),
-            "two assistant messages follow each other",
-        ),
-        (
-            messages(("user", "a"), ("system", "S"), ("assistant", "b")),
-            "a system message stands after the first place",
-        ),
-    ],
-)
-def test_each_refusal_has_its_reason(row: dict[str, Any], reason: str) -> None:
-    with pytest.raises(RowError) as caught:
-        to_chat(row, "messages")
-    assert str(caught.value) == reason
+def test_numbers_are_written_out() -> None:
+    item, _ = taken({"question": 17, "context": 2.5, "answer": True})
+    assert said(item) == [("user", "17\n\n2.5"), ("assistant", "true")]
 
 
-def test_instructions_that_cannot_be_learned_from_are_refused() -> None:
-    for row, reason in (
-        ({"instruction": "Hi"}, "output is missing"),
-        ({"output": "Ho"}, "instruction is missing"),
-        ({"instruction": ["Hi"], "output": "Ho"}, "instruction is no text"),
-        ({"instruction": "Hi", "output": "Ho", "system": "\udc00"}, "system holds half of a"),
-        ({"instruction": "Hi", "output": "Ho", "input": "\udc00"}, "input holds half of a"),
-        ({"instruction": "Hi", "output": " "}, "a reply is empty"),
+def test_line_ends_in_columns_become_line_feeds() -> None:
+    item, _ = taken({"instruction": "\ufeffa\r\nb", "input": "c\rd", "output": "\ufeffe\r\n\r\nf"})
+    assert said(item) == [("user", "a\nb\n\nc\nd"), ("assistant", "e\n\nf")]
+
+
+def test_braces_and_brackets_in_a_question_stay_text() -> None:
+    for words in ('{"a": 1}', "[1, 2]", "[]", "{name}", '[{"a": 1}]', "{% raw %}{{name}}"):
+        assert said(taken({"prompt": words, "response": words})[0]) == [
+            ("user", words),
+            ("assistant", words),
+        ]
+
+
+def test_earlier_turns_come_before_the_question() -> None:
+    expected = [("user", "One?"), ("assistant", "1."), ("user", "Two?"), ("assistant", "2.")]
+    pairs = [["One?", "1."]]
+    for history in (
+        pairs,
+        json.dumps(pairs),
+        messages(("user", "One?"), ("gpt", "1."))["messages"],
     ):
-        with pytest.raises(RowError, match=reason):
-            to_chat(row, "instruction")
+        item, _ = taken({"query": "Two?", "response": "2.", "history": history})
+        assert said(item) == expected
+    for nothing in ([], None, "", "[]"):
+        assert taken({"query": "Hi", "response": "Ho", "history": nothing})[0] == CHAT
+
+
+def test_prompt_and_completion_may_be_messages() -> None:
+    asked, replied = [GOOD["messages"][0]], [GOOD["messages"][1]]
+    for row in (
+        {"prompt": asked, "completion": replied},
+        {"prompt": json.dumps(asked), "completion": "Ho"},
+        {"prompt": "Hi", "completion": replied},
+        {"prompt": asked[0], "completion": replied[0]},
+    ):
+        assert taken(row) == (CHAT, "completion")
+
+
+def test_the_space_that_parts_a_completion_from_its_prompt_is_left_out() -> None:
+    assert said(taken({"prompt": "Hi", "completion": "\n\n Ho "})[0])[-1] == ("assistant", "Ho ")
+    assert said(taken({"question": "Hi", "answer": " Ho"})[0])[-1] == ("assistant", " Ho")
+
+
+def test_a_system_column_speaks_first_in_a_list_of_messages() -> None:
+    item, _ = taken({**SHAREGPT, "system": "Be kind."})
+    assert said(item)[0] == ("system", "Be kind.")
+
+
+def test_an_answer_one_level_down_is_taken_and_the_first_of_several() -> None:
+    reader = RowReader()
+    for answers in (
+        [{"input": "", "output": "Ho"}],
+        {"output": "Ho"},
+        json.dumps([{"output": "Ho"}]),
+        [{"output": "Ho"}, {"output": "Hey"}],
+    ):
+        assert reader.read({"instruction": "Hi", "instances": answers}) == CHAT
+    assert dict(reader.notes) == {RowNote.NESTED: 1}
+    assert reader.read({"id": 1, "conversation": {"question": "Hi", "answer": "Ho"}}) == CHAT
+
+
+def node(role: str, text: str, *replies: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"role": role, "text": text, "replies": list(replies), **more}
+
+
+def test_one_path_of_a_tree_is_learned_along_the_best_replies() -> None:
+    tree = node(
+        "prompter",
+        "Hi",
+        node("assistant", "worse", node("prompter", "never"), rank=1),
+        node("assistant", "Ho", node("prompter", "left out, no reply"), rank=0),
+        node("assistant", "gone", rank=-1, deleted=True),
+        node("assistant", "unranked", rank=None),
+    )
+    reader = RowReader()
+    assert reader.read(tree) == CHAT
+    assert reader.read({"message_tree_id": "x", "prompt": tree}) == CHAT
+    assert dict(reader.notes) == {RowNote.TREE: 2}
+    assert reader.read(node("user", "Hi", node("bot", "Ho"), node("bot", "later"))) == CHAT
+    assert reason(node("prompter", "Hi")) == "it has no reply to learn from"
+
+
+def test_deep_trees_are_followed_to_their_end() -> None:
+    tree = node("assistant", "last")
+    for depth in range(400):
+        tree = node("assistant" if depth % 2 else "prompter", str(depth), tree)
+    assert len(said(taken(node("prompter", "top", tree))[0])) == 402
 
 
 @pytest.mark.parametrize(
-    "content",
+    "row",
     [
-        jsonl(GOOD, GOOD),
-        jsonl(GOOD, GOOD).rstrip(),
-        b"\xef\xbb\xbf" + jsonl(GOOD, GOOD),
-        jsonl(GOOD, GOOD).replace(b"\n", b"\r\n"),
-        b"\n \n" + jsonl(GOOD) + b"\n\t\n" + jsonl(GOOD),
-        json.dumps([GOOD, GOOD]).encode(),
-        b"\xef\xbb\xbf\n [" + json.dumps(GOOD, indent=4).encode() + b",\n" + jsonl(GOOD) + b"]",
-        jsonl(SHAREGPT, SHAREGPT),
-        jsonl(INSTRUCTION, INSTRUCTION),
+        {"prompt": "Hi", "chosen": "Ho", "rejected": "No"},
+        {"question": "Hi", "Chosen": "Ho", "Rejected": "No"},
+        {"chosen": GOOD["messages"], "rejected": messages(("user", "Hi"), ("ai", "No"))},
+        {"prompt": "Hi", "chosen": [GOOD["messages"][1]], "rejected": [], "messages": []},
+        {"prompt": [GOOD["messages"][0]], "chosen": GOOD["messages"][1], "rejected": "No"},
+        {"chosen": "\n\nHuman: Hi\n\nAssistant: Ho", "rejected": "\n\nHuman: Hi\n\nAssistant: No"},
+        {"prompt": "\n\nHuman: Hi\n\nAssistant:", "chosen": " Ho", "rejected": " No"},
     ],
 )
-def test_every_way_to_write_the_same_rows_reads_the_same(path: Path, content: bytes) -> None:
-    dataset = read(path, content)
-    assert dataset.chats == (CHAT, CHAT)
-    assert dataset.refused == ()
-    assert dataset.sha256 == hashlib.sha256(content).hexdigest()
-
-
-def test_only_line_feeds_end_a_line(path: Path) -> None:
-    text = "a\u2028b\u2029c\x85d\x0be"
-    row = messages(("user", text), ("assistant", "Ho"))
-    dataset = read(path, json.dumps(row, ensure_ascii=False).encode() + b"\n" + jsonl(GOOD))
-    assert [chat[0].content for chat in dataset.chats] == [text, "Hi"]
-
-
-def test_bad_rows_are_left_out_and_named_by_line(path: Path) -> None:
-    content = b'{"messages": \n' + jsonl(GOOD, 7, messages(("user", "Hi"))) + b"[" * 9999 + b"\n"
-    content += b'{"a": ' + b"9" * 5000 + b"}\n\n" + jsonl(GOOD, None)
-    dataset = read(path, content)
-    assert dataset.chats == (CHAT, CHAT)
-    assert dataset.format == "messages"
-    deep = "it is no valid JSON: a number too long, or nested too deep"
-    assert dataset.refused == (
-        (1, "it is no valid JSON: Expecting value"),
-        (3, "it is no JSON object"),
-        (4, "it has no reply to learn from"),
-        (5, deep),
-        (6, deep),
-        (9, "it is no JSON object"),
-    )
-    assert describe_refusals(dataset.refused) == (
-        "it is no JSON object (2 rows, the first is row 3); "
-        f"{deep} (2 rows, the first is row 5); "
-        "it is no valid JSON: Expecting value (1 rows, the first is row 1)"
-    )
-
-
-def test_a_named_format_is_believed_and_max_rows_counts_usable_ones(path: Path) -> None:
-    content = jsonl(SHAREGPT, INSTRUCTION, SHAREGPT, SHAREGPT)
-    assert read(path, content, format="instruction").chats == (CHAT,)
-    dataset = read(path, content, max_rows=2)
-    assert dataset.chats == (CHAT, CHAT)
-    assert [number for number, _ in dataset.refused] == [2]
-    assert sentence(path, content, format="messages").startswith(
-        "rows.jsonl has no row to learn from: a message has no role (3 rows, the first is row 1); "
-    )
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (b"", "rows.jsonl is empty. Choose another file."),
-        (b" \n\r\n\t\n", "rows.jsonl is empty. Choose another file."),
-        (b"[]", "rows.jsonl is empty. Choose another file."),
-        (b"{}\n\xff\n", "line 2 is not UTF-8 text. Save the file as UTF-8."),
-        ("é".encode("latin-1"), "line 1 is not UTF-8 text. Save the file as UTF-8."),
-        ("{}".encode("utf-16"), "line 1 is not UTF-8 text. Save the file as UTF-8."),
-        (gzip.compress(jsonl(GOOD), mtime=0), f"rows.jsonl is a gzip archive, {NOT_YET}"),
-        (b"PK\x03\x04\xff", f"rows.jsonl is a zip archive, {NOT_YET}"),
-        (b"PAR1\x15\xffPAR1", f"rows.jsonl is a Parquet file, {NOT_YET}"),
-        (b"ARROW1\x00\x00", f"rows.jsonl is an Arrow file, {NOT_YET}"),
-        (b"[\n{},\n{]", "line 3 is no valid JSON: Expecting property name"),
-        (b"[" * 9999, "the JSON holds a number too long or is nested too deep."),
-        (b"[" + b"9" * 5000 + b"]", "the JSON holds a number too long or is nested too deep."),
-        (
-            b"hello\n",
-            "the rows of rows.jsonl are in no format known here "
-            f"(row 1: it is no valid JSON: Expecting value). {ADVICE}",
-        ),
-        (
-            b'\n{"question": "Hi", "answer": "Ho"}\n',
-            "the rows of rows.jsonl are in no format known here "
-            f"(row 2 holds: question, answer). {ADVICE}",
-        ),
-        (b'"Hi"\n', "the rows of rows.jsonl are in no format known here (row 1: it is no JSON ob"),
-        (jsonl(GOOD).replace(b"\n", b"\r") * 2, "the rows of rows.jsonl are in no format"),
-        (
-            jsonl(messages(("user", "Hi")), messages(("user", "Hi"), ("assistant", ""))),
-            "rows.jsonl has no row to learn from: it has no reply to learn from (1 rows, the "
-            "first is row 1); a reply is empty (1 rows, the first is row 2). "
-            "Each row needs a question and a reply.",
-        ),
-    ],
-)
-def test_files_without_a_usable_row_are_refused_in_a_sentence(
-    path: Path, content: bytes, expected: str
+def test_of_a_preference_pair_only_the_chosen_reply_is_learned_and_only_by_asking(
+    row: dict[str, Any],
 ) -> None:
-    assert sentence(path, content).startswith(expected)
+    with pytest.raises(PreferenceRow):
+        taken(row)
+    reader = RowReader("preference")
+    item = reader.read(row)
+    assert [(role, words.strip()) for role, words in said(item)] == said(CHAT)
+    assert dict(reader.notes) == {RowNote.CHOSEN: 1}
+    assert list(reader.formats) == ["preference"]
 
 
-def test_what_is_no_file_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    for source, expected in (
-        (str(tmp_path), "is a folder. Name a .json or .jsonl file in it."),
-        (str(tmp_path / "absent.jsonl"), "one of the samples pirate, support, json."),
-        ("x" * 4000, "one of the samples pirate, support, json."),
-        ("~no-one-here/rows.jsonl", "one of the samples pirate, support, json."),
-        ("a\x00b", "one of the samples pirate, support, json."),
+def test_whole_dialogues_become_turns() -> None:
+    row = {"chosen": f"{DIALOGUE}A plum.", "rejected": f"{DIALOGUE}A stone."}
+    assert said(taken(row, "preference")[0]) == [*FRUITS, ("assistant", "A plum.")]
+    row = {"prompt": DIALOGUE, "chosen": "A plum.", "rejected": "A stone."}
+    assert said(taken(row, "preference")[0]) == [*FRUITS, ("assistant", "A plum.")]
+
+
+def test_preference_pairs_without_a_chosen_reply_are_refused() -> None:
+    for row, expected in (
+        (INSTRUCTION, "it has no chosen and rejected reply"),
+        ({"chosen": "Ho", "rejected": "No"}, "it has no question"),
+        ({"prompt": "Hi", "chosen": "", "rejected": "No"}, "a reply is empty"),
+        ({"chosen": "\n\nHuman: Hi", "rejected": "No"}, "it has no chosen reply"),
     ):
-        with pytest.raises(RequestError) as caught:
-            read_dataset(DataSpec(source=source))
-        assert str(caught.value).endswith(expected)
+        assert reason(row, "preference") == expected
 
 
-def test_samples_and_odd_names_are_read(tmp_path: Path) -> None:
-    assert len(read_dataset(DataSpec(source="pirate")).chats) >= 200
-    for name in ("a b.jsonl", "$(touch x)", "-r", "é😀.json", "new\nline", "x" * 250, "CON.txt"):
-        assert read(tmp_path / name, jsonl(GOOD)).chats == (CHAT,)
+def test_a_completion_that_is_labelled_bad_is_not_learned() -> None:
+    row = {"prompt": "Hi", "completion": "Ho"}
+    for good in (True, "true", None, 0, "polite"):
+        assert taken({**row, "label": good})[0] == CHAT
+    for bad in (False, "false", "False"):
+        expected = "its reply is marked as a bad one (label is false)"
+        assert reason({**row, "label": bad}) == expected
 
 
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=8,
-)
-ROLES = st.sampled_from(["user", "assistant", "system", "gpt", "human", "tool"]) | VALUES
-KEYS = st.sampled_from(["role", "content", "from", "value", "instruction", "output", "messages"])
-TURNS = st.lists(st.dictionaries(KEYS, ROLES, max_size=3), max_size=3)
-ROWS = st.dictionaries(KEYS, TURNS | VALUES, max_size=3) | VALUES
+def test_columns_set_by_hand_win_over_guesses() -> None:
+    row = {"question": "no", "Frage": "Hi", "Antwort": "Ho", "answer": "no", "messages": "no"}
+    assert taken(row, prompt="Frage", reply="Antwort")[0] == CHAT
+    assert taken({"question": "Hi", "said": "Ho"}, reply="said")[0] == CHAT
+    assert taken({"log": GOOD["messages"], **INSTRUCTION}, messages="log") == (CHAT, "messages")
+    extra = {"instruction": "Hi", "output": "Ho", "input": "not this"}
+    assert taken(extra, input="")[0] == CHAT
+    assert said(taken(extra, system="input")[0])[0] == ("system", "not this")
+    assert taken({"prompt": "Hi", "chosen": "Ho", "rejected": "No"}, reply="chosen")[0] == CHAT
+    assert reason({"Frage": "Hi"}, prompt="Frage").startswith("it has a question, but no reply")
+    row = {"log": None, **INSTRUCTION, **GOOD}
+    assert reason(row, messages="log") == "it has no list of messages"
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
-@given(
-    st.lists(ROWS.map(lambda row: json.dumps(row).encode()) | st.binary(max_size=20), max_size=4)
-)
-def test_any_file_is_a_dataset_or_a_sentence(tmp_path_factory: Any, lines: list[bytes]) -> None:
-    path = tmp_path_factory.getbasetemp() / "any.jsonl"
-    chats: tuple[Chat, ...] = ()
-    with suppress(RequestError):
-        chats = read(path, b"\n".join(lines)).chats
-    for chat in chats:
-        assert [turn.role for turn in chat if turn.role != "system"][:2] == ["user", "assistant"]
+def test_a_named_format_is_believed() -> None:
+    assert reason(INSTRUCTION, "messages") == "it has no list of messages"
+    assert reason("Once upon a time.", "messages") == "it is plain text"
+    assert reason(GOOD, "instruction") == "no question and no reply are found in it"
+    assert said(taken({**GOOD, **INSTRUCTION, "output": "Hey"}, "qa")[0])[1][1] == "Hey"
+    assert taken(SHAREGPT, "sharegpt") == (CHAT, "messages")
+
+
+def test_lists_of_tools_are_left_out_and_told() -> None:
+    reader = RowReader()
+    assert reader.read({**GOOD, "tools": [{"name": "look"}]}) == CHAT
+    assert reader.read({**GOOD, "tools": []}) == CHAT
+    assert dict(reader.notes) == {RowNote.TOOLS: 1}
+
+
+def test_a_file_may_mix_formats_and_columns_are_those_of_most_rows() -> None:
+    reader = RowReader()
+    rows = [GOOD, INSTRUCTION, {"question": "Hi", "answer": "Ho"}, INSTRUCTION]
+    assert [reader.read(row) for row in rows] == [CHAT] * 4
+    assert reader.formats == {"instruction": 2, "messages": 1, "qa": 1}
+    assert reader.columns == {"prompt": "instruction", "reply": "output"}
+    assert list(reader.names) == ["messages", "instruction", "output", "question", "answer"]
+
+
+def test_a_refused_row_is_counted_nowhere() -> None:
+    reader = RowReader()
+    with pytest.raises(RowError):
+        reader.read(messages(("assistant", "Hello."), ("user", "Hi")))
+    assert (reader.formats, dict(reader.notes), reader.columns) == ({}, {}, {})

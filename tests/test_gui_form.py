@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from engine.contract.errors import RequestError, RequestErrors
+from engine.contract.errors import RequestError
 from engine.contract.spec_file import validate_spec
 from engine.memory.devices import Device
 from qft_gui import engine_commands, readers
@@ -245,77 +244,6 @@ def test_a_local_folder_is_read_in_the_background(
     assert not now.is_reading
     assert "Fits" in now.fit
     assert not first.is_reading or "Reading the model" in first.model
-
-
-def read_file(forecasts: Forecasts, file: Path) -> tuple[Frames, Frames]:
-    """The page at once, and when the engine has answered."""
-    form = {"data": OTHER, "data_path": str(file)}
-    deadline = time.monotonic() + 10
-    first = now = frames(forecasts, **form)
-    while now.is_reading and time.monotonic() < deadline:
-        time.sleep(0.02)
-        now = frames(forecasts, **form)
-    assert not now.is_reading
-    return first, now
-
-
-def test_a_file_is_read_in_the_background_once_while_start_waits(
-    forecasts: Forecasts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    asked: list[str] = []
-    go_on = threading.Event()
-
-    def estimate(document: dict[str, Any]) -> dict[str, Any]:
-        asked.append(document["data"]["source"])
-        go_on.wait(10)
-        return {"data": {"rows": 1240, "refused": 3, "format": "messages"}}
-
-    monkeypatch.setattr(engine_commands, "estimate", estimate)
-    file = tmp_path / "mine.jsonl"
-    file.write_text("{}\n")
-    first = frames(forecasts, data=OTHER, data_path=str(file))
-    assert "Reading the file" in first.data
-    assert first.waits == ("The file is being read.",)
-    go_on.set()
-    _, now = read_file(forecasts, file)
-    for words in ("1,240", "messages", "3 rows are left out"):
-        assert words in now.data
-    assert not now.waits
-    assert asked == [str(file)]
-    file.write_text("{}\n{}\n")
-    read_file(forecasts, file)
-    assert len(asked) == 2
-
-
-def test_a_file_that_cannot_be_used_is_refused_at_its_field(
-    forecasts: Forecasts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def estimate(document: dict[str, Any]) -> dict[str, Any]:
-        raise RequestErrors([RequestError("data.source", "row 1 has no reply.", "Add one.")])
-
-    monkeypatch.setattr(engine_commands, "estimate", estimate)
-    file = tmp_path / "mine.jsonl"
-    file.write_text("{}\n")
-    _, now = read_file(forecasts, file)
-    assert now.wrong == {"data_path": "Row 1 has no reply. Add one."}
-    assert now.waits == ("File: Row 1 has no reply. Add one.",)
-
-
-@pytest.mark.parametrize("answer", [{}, RequestErrors([RequestError("engine", "no answer")])])
-def test_an_engine_that_cannot_tell_forbids_nothing(
-    forecasts: Forecasts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: Any
-) -> None:
-    def estimate(document: dict[str, Any]) -> dict[str, Any]:
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    monkeypatch.setattr(engine_commands, "estimate", estimate)
-    file = tmp_path / "mine.jsonl"
-    file.write_text("{}\n")
-    _, now = read_file(forecasts, file)
-    assert not now.waits
-    assert "A .json or .jsonl file" in now.data
 
 
 def test_what_a_person_types_is_only_text(forecasts: Forecasts) -> None:

@@ -15,7 +15,6 @@ from engine.contract.identity import current_identity
 from qft_gui import engine_commands
 from qft_gui import service as service_module
 from qft_gui.service import Service
-from qft_gui.uploads import keep_upload
 from tests.test_gui_golden import golden_run, result
 
 
@@ -95,7 +94,7 @@ def test_a_new_attempt_resets_the_plots(tmp_path: Path) -> None:
         {"run": 7},
         {"run": "../golden"},
         {"run": "golden/../golden"},
-        {"run": ".uploads"},
+        {"run": ".scratch"},
         {"run": "/etc"},
         {"run": "golden\x00"},
         {"run": "gone"},
@@ -215,20 +214,3 @@ def test_what_can_be_compared(tmp_path: Path) -> None:
     assert service.export_of("golden") == ("starter", str(run.export.resolve()))
     with pytest.raises(RequestError, match="no tuned model"):
         service.export_of("killed")
-
-
-def test_an_upload_is_kept_under_a_plain_name(tmp_path: Path) -> None:
-    source = tmp_path / "my chats; rm -rf.jsonl"
-    source.write_text("{}")
-    kept = keep_upload(tmp_path / "runs", source)
-    assert kept.parent == tmp_path / "runs" / ".uploads"
-    assert kept.read_text() == "{}"
-    assert not set(kept.name) & set(" ;/")
-
-
-def test_an_upload_of_another_kind_is_refused(tmp_path: Path) -> None:
-    source = tmp_path / "data.pkl"
-    source.write_text("")
-    with pytest.raises(RequestError, match="jsonl"):
-        keep_upload(tmp_path, source)
-    assert not (tmp_path / ".uploads").exists()

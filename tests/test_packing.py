@@ -13,7 +13,6 @@ from engine.contract.errors import RequestError
 from engine.contract.spec import TrainSpec
 from engine.data.batching import IGNORED, collate, collate_packed
 from engine.data.chat import ChatEncoder, Example
-from engine.data.formats import to_chat
 from engine.data.packing import pack
 from engine.data.training_batches import TrainingBatches
 from engine.loss import summed_loss
@@ -25,6 +24,7 @@ from tests.tiny import (
     CONTEXT,
     assert_same_state,
     chat_rows,
+    chats_of,
     prepared,
     snapshot,
     tiny_spec,
@@ -39,7 +39,7 @@ ONE_TEXT_A_ROW = {"opt"}
 def examples() -> list[Example]:
     """Every word trained, the first of each chat too."""
     encoder = ChatEncoder(tiny_tokenizer(), 128, "all")
-    return [encoder.encode(to_chat(row, "messages")) for row in chat_rows(7)]
+    return [encoder.encode(chat) for chat in chats_of(chat_rows(7))]
 
 
 def skewed(count: int) -> list[int]:

@@ -202,32 +202,42 @@ BAD: dict[str, tuple[Spoil, str, str]] = {
     "data a folder": (
         lambda r: r.ask_for("data", source=str(r.model)),
         "data.source",
-        "is a folder. Name a .json or .jsonl file in it.",
+        "is a folder. Name a .jsonl, .json, .csv, .parquet or .txt file in it.",
     ),
-    "data not UTF-8": (
-        lambda r: r.rows(ROWS + b"\xff\n"),
+    "data a web page": (
+        lambda r: r.rows(b"<!DOCTYPE html><html><body>404</body></html>"),
         "data.source",
-        "line 2 is not UTF-8 text. Save the file as UTF-8.",
+        "rows.jsonl is a web page.",
     ),
     "data broken JSON": (
         lambda r: r.rows(b"[\n{,\n]"),
         "data.source",
-        "line 2 is no valid JSON: Expecting property name enclosed in double quotes. Mend that",
+        "line 2 of rows.jsonl: it is no valid JSON: ",
     ),
     "data no JSON": (
         lambda r: r.rows(b"hello\n"),
         "data.source",
-        f"{NO_FORMAT} (row 1: it is no valid JSON: Expecting value).",
+        "(line 1). Check how the file was saved, or save it anew.",
     ),
     "data without reply": (
         lambda r: r.rows(ROWS.replace(b'"Ho"', b'" "')),
         "data.source",
-        "a reply is empty (1 rows, the first is row 1). Each row needs a question and a reply.",
+        "a reply is empty (line 1). Each row needs a question and a reply.",
     ),
     "data of no format": (
         lambda r: r.rows(b'{"q": 1}\n'),
         "data.source",
-        f"{NO_FORMAT} (row 1 holds: q). Use messages with role and content,",
+        f"{NO_FORMAT}: it has a question, but no reply that is known here (line 1).",
+    ),
+    "data without a column": (
+        lambda r: r.rows(ROWS) or r.ask_for("data", columns={"reply": "gone"}),
+        "data.columns",
+        "rows.jsonl has no column gone; its columns are messages.",
+    ),
+    "data of preferences": (
+        lambda r: r.rows(b'{"prompt": "Hi", "chosen": "Ho", "rejected": "No"}\n'),
+        "data.format",
+        "Set data.format to preference, which learns the chosen replies only.",
     ),
 }
 DAMAGES: dict[str, bytes] = {

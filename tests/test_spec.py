@@ -30,6 +30,10 @@ FIELDS = {
     "data": {
         "source": "required",
         "format": "auto",
+        "columns": None,
+        "config": None,
+        "split": None,
+        "revision": None,
         "eval_percent": 10.0,
         "max_rows": None,
         "train_on": "replies",
@@ -105,7 +109,8 @@ FIELDS = {
 }
 OPTIMIZERS = ["paged_adamw_8bit", "adamw_8bit", "paged_adamw", "adamw"]
 CHOICES = {
-    "data.format": ["auto", "messages", "sharegpt", "instruction"],
+    # And sharegpt, a name of messages that older files have.
+    "data.format": ["auto", "messages", "instruction", "completion", "qa", "preference", "text"],
     "data.train_on": ["replies", "all"],
     "method.qft.preset": ["balanced", "lean", "quality", "paper"],
     "method.qft.update": ["lion", "adamw"],
@@ -175,6 +180,10 @@ def refusals(value: Any) -> tuple[RequestError, ...]:
 
 def sentences(value: Any) -> list[str]:
     return [str(mistake) for mistake in refusals(value)]
+
+
+def test_sharegpt_is_still_a_format() -> None:
+    assert validate_spec(document("data.format", "sharegpt")).data.format == "sharegpt"
 
 
 def test_public_surface_of_the_spec() -> None:

@@ -14,8 +14,9 @@ WAYS_OUT = {
     "model": "Write it as model: {source: ...}.",
     "model.source": "Use starter, a catalogue name, a folder on this computer, or a hub id.",
     "model.revision": "Leave it out.",
-    "data.source": "Use a bundled sample or a .json or .jsonl file on this computer.",
-    "data.format": "Choose auto, messages, sharegpt or instruction.",
+    "data.source": "Use a bundled sample, a file on this computer, or a hub id.",
+    "data.format": "Choose auto, messages, instruction, completion, qa, preference, text or "
+    "sharegpt.",
     "data.eval_percent": "Use a number from 0 to 50.",
     "data.max_rows": "Use a whole number of 1 or more.",
     "data.train_on": "Choose replies or all.",

@@ -29,7 +29,7 @@ from engine.distribution import (
 )
 from engine.export import export_model
 from engine.model import load_model
-from engine.preparation import Prepared, prepare, unchanged_dataset, usable_examples
+from engine.preparation import Prepared, prepare, tokenized
 from engine.roles import named_weights
 from engine.xray import Xray, xray_model, xray_run
 from tests.tiny import tiny_spec
@@ -187,7 +187,7 @@ def gradients_by_hand(folder: Path, chats: Path) -> dict[str, Tensor]:
     """By transformers' own loss and all `.grad` kept, on the batch that such a run begins with."""
     spec = tiny_spec(folder, chats, "full", batch_size=4, sequence_length=256)
     loaded = load_model(folder)
-    training, _ = usable_examples(spec, loaded, unchanged_dataset(spec), say_nothing)
+    training = tokenized(spec, loaded).training
     lengths = [len(example.tokens) for example in training]
     chosen = [training[index] for index in BatchOrder(len(training), 4, 0, lengths).batch(0)]
     batch = collate(chosen, loaded.pad_token)

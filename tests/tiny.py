@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from engine.contract.run_dir import create_run
 from engine.contract.spec import RunSpec
 from engine.contract.spec_file import validate_spec
 from engine.data.batching import Batch
+from engine.data.items import Chat, Turn
 from engine.preparation import Prepared, prepare
 from engine.request import complete
 from engine.roles import named_weights
@@ -135,6 +136,14 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 def chat_rows(count: int) -> list[dict[str, Any]]:
     """Chats in messages format, all different; some have a system message or a second turn."""
     return [{"messages": _messages(number)} for number in range(count)]
+
+
+def chats_of(rows: Sequence[dict[str, Any]]) -> list[Chat]:
+    """Rows of messages as they come out of a file."""
+    return [
+        tuple(Turn(message["role"], message["content"]) for message in row["messages"])
+        for row in rows
+    ]
 
 
 _PEOPLE = ("Mara", "Otto", "Lin", "Sami", "Vera", "Ugo", "Nell")

@@ -15,7 +15,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from engine.contract.bundled import MODELS, STARTER, sample_datasets
 from engine.contract.spec import DataSpec
 from engine.data.chat import ChatEncoder
-from engine.data.source import read_dataset
+from engine.data.items import Passage
+from engine.data.source import read_items
 from engine.inspect_model import traced_shape
 from engine.memory.model_shape import ModelShape
 from engine.model import load_tokenizer
@@ -192,7 +193,9 @@ def starter_lengths() -> dict[str, int]:
     encoder = ChatEncoder(tokenizer, 1 << 30, train_on="replies")
     return {
         name: max(
-            len(encoder.encode(chat).tokens) for chat in read_dataset(DataSpec(source=name)).chats
+            len(encoder.encode(item).tokens)
+            for item in read_items(DataSpec(source=name))
+            if not isinstance(item, Passage)
         )
         for name in sample_datasets()
     }

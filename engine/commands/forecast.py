@@ -21,7 +21,8 @@ from engine.contract.errors import ExitCode, RequestError, RequestErrors, mistak
 from engine.contract.model_source import check_model_folder, resolve_model
 from engine.contract.spec import RunSpec
 from engine.contract.spec_file import read_spec
-from engine.data.source import Dataset, read_dataset
+from engine.data.dataset import Dataset
+from engine.data.source import read_dataset
 from engine.memory.devices import Device, choose_device
 from engine.memory.fit import Fitting, fit
 from engine.memory.holders import Holder, holders
@@ -114,11 +115,11 @@ def _read(spec: RunSpec, found: Sequence[RequestError]) -> Dataset:
 
 def _document(prospect: Prospect, dataset: Dataset) -> dict[str, Any]:
     data = {
-        "rows": len(dataset.chats),
-        "refused": len(dataset.refused),
+        "rows": dataset.usable,
+        "refused": dataset.refused_count,
         "format": dataset.format,
     }
-    time = prospect.time_document(len(dataset.chats))
+    time = prospect.time_document(dataset.usable)
     return {**prospect.forecast.as_json(), "time": time, "data": data}
 
 
@@ -140,8 +141,8 @@ def _device(spec: RunSpec, gpu_gib: float | None) -> Device:
 
 
 def _print_data(dataset: Dataset) -> None:
-    refused = f", {len(dataset.refused):,} refused" if dataset.refused else ""
-    print(f"data: {len(dataset.chats):,} rows as {dataset.format}{refused}")
+    refused = f", {dataset.refused_count:,} refused" if dataset.refused_count else ""
+    print(f"data: {dataset.usable:,} rows as {dataset.format}{refused}")
 
 
 def _print_terms(prospect: Prospect) -> None:
@@ -155,7 +156,7 @@ def _print_terms(prospect: Prospect) -> None:
 
 
 def _print_time(prospect: Prospect, dataset: Dataset) -> None:
-    step, total = prospect.step, prospect.total(len(dataset.chats))
+    step, total = prospect.step, prospect.total(dataset.usable)
     if step is None:
         return
     words = f"A step takes {duration(step.seconds)} ({duration(step.low)} to {duration(step.high)})"

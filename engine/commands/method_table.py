@@ -14,7 +14,7 @@ from engine.contract.method_settings import MethodKind, QftPreset
 from engine.contract.presets import METHOD_CHOICES, MethodChoice
 from engine.contract.spec import RunSpec
 from engine.contract.spec_file import validate_spec
-from engine.data.source import Dataset
+from engine.data.dataset import Dataset
 from engine.memory.devices import Device
 from engine.memory.estimate import Forecast
 from engine.memory.fit import Fitting, fit
@@ -124,7 +124,7 @@ def _refusal(errors: Sequence[RequestError]) -> str:
 
 
 def _cells(choice: MethodChoice, prospect: Prospect, dataset: Dataset) -> tuple[str, ...]:
-    step, total = prospect.step, prospect.total(len(dataset.chats))
+    step, total = prospect.step, prospect.total(dataset.usable)
     return (
         _words(choice),
         gib(prospect.forecast.total_bytes),

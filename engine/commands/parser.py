@@ -15,6 +15,7 @@ from engine.commands.output import print_mistakes
 from engine.contract.errors import ExitCode, RequestError, RequestErrors, mistakes
 from engine.contract.launch import engine_environment
 from engine.contract.run_dir import default_runs
+from engine.contract.spec import DataSpec, TrainSpec
 
 _COMMANDS = {
     "run": "engine.commands.runs",
@@ -25,6 +26,7 @@ _COMMANDS = {
     "list": "engine.commands.report",
     "estimate": "engine.commands.forecast",
     "inspect": "engine.commands.forecast",
+    "check": "engine.commands.check",
     "probe": "engine.commands.probe",
     "measure": "engine.commands.probe",
     "ask": "engine.commands.talk",
@@ -110,6 +112,7 @@ def build_parser() -> Parser:
     _add_run_commands(commands)
     _add_report_commands(commands)
     _add_model_commands(commands)
+    _add_data_commands(commands)
     _add_trying_commands(commands)
     return parser
 
@@ -171,6 +174,24 @@ def _add_model_commands(commands: Commands[Parser]) -> None:
         _add_runs(command)
     for command in (estimate, inspect, ask, xray):
         _add_json(command)
+
+
+def _add_data_commands(commands: Commands[Parser]) -> None:
+    train, data = TrainSpec(), DataSpec(source="-")
+    check = commands.add_parser("check", help="what a dataset is, and what is wrong with it")
+    check.add_argument("data", metavar="DATA", help="bundled sample, file or hub id")
+    check.add_argument("--model", default="starter", metavar="MODEL", help="whose tokens count")
+    check.add_argument("--format", default=data.format, metavar="F", help="how rows hold words")
+    check.add_argument("--columns", nargs="+", metavar="ROLE=COLUMN", help="which column is what")
+    check.add_argument("--config", metavar="C", help="which part of a hub dataset")
+    check.add_argument("--split", metavar="S", help="which split of a hub dataset")
+    check.add_argument("--eval-percent", type=float, default=data.eval_percent, metavar="P")
+    check.add_argument("--max-rows", type=int, metavar="N", help="use only the first rows")
+    check.add_argument("--train-on", default=data.train_on, metavar="replies|all")
+    check.add_argument("--sequence-length", type=int, default=train.sequence_length, metavar="N")
+    check.add_argument("--first-example", type=int, default=1, metavar="N", help="shown first")
+    check.add_argument("--num-examples", type=int, default=1, metavar="K", help="how many to show")
+    _add_json(check)
 
 
 def _add_trying_commands(commands: Commands[Parser]) -> None:

@@ -9,7 +9,7 @@ from engine.commands.output import print_json
 from engine.contract.errors import ExitCode, RequestError
 from engine.contract.model_source import is_adapter_folder, resolve_model
 from engine.contract.run_dir import RunDir, find_run
-from engine.data.formats import is_unicode
+from engine.data.cells import is_unicode
 
 
 def ask_command(options: Namespace) -> ExitCode:

@@ -10,9 +10,7 @@ from engine.contract.frozen import Frozen, field_errors
 from engine.contract.method_settings import AdaLomoSettings, LomoSettings, MethodSettings
 
 Schedule = Literal["constant", "linear", "cosine"]
-DataFormat = Literal[
-    "auto", "messages", "instruction", "completion", "qa", "preference", "text"
-]
+DataFormat = Literal["auto", "messages", "instruction", "completion", "qa", "preference", "text"]
 # What a column can be to a chat. `messages` and `text` hold all of it, the others parts.
 ColumnRole = Literal["messages", "system", "history", "prompt", "input", "reply", "text"]
 

@@ -173,7 +173,10 @@ def _put(batch: Batch, row: int, start: int, example: Example) -> None:
     batch.labels[row, place] = torch.where(trained, tokens, IGNORED)
 
 
-def in_order(examples: Sequence[Example], batch_size: int, pad_token: int) -> Iterator[Batch]:
-    """Every example once, in the order given: for evaluation."""
-    for start in range(0, len(examples), batch_size):
-        yield collate(examples[start : start + batch_size], pad_token)
+def in_order(
+    examples: Sequence[Example], order: Sequence[int], batch_size: int, pad_token: int
+) -> Iterator[Batch]:
+    """Some examples, each once, in the order given: for evaluation."""
+    for start in range(0, len(order), batch_size):
+        chosen = [examples[index] for index in order[start : start + batch_size]]
+        yield collate(chosen, pad_token)

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
-import jinja2
-
 from engine.contract.errors import RequestError
-from engine.data.formats import Chat
+from engine.data.control_tokens import ControlTokens
+from engine.data.items import Chat, Item, Passage
+from engine.data.records import RowError
+from engine.data.reply_tokens import (
+    Encoding,
+    ListedEncoding,
+    Offsets,
+    find_replies,
+    kept_ranges,
+    marks,
+)
+from engine.data.template_process import Rendered, template_process
+from engine.data.tool_words import fitting_messages
 
 # For models without a template of their own. It is saved with the result, so chat uses the same.
 DEFAULT_TEMPLATE = (
@@ -21,9 +33,9 @@ DEFAULT_TEMPLATE = (
     "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
-
-# A character for private use, so it is in no real text.
-_STAND_IN = "\ue000"
+# Chats that are rendered and encoded together: enough to keep both processes busy.
+_BATCH = 256
+_BATCH_CHARACTERS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -39,12 +51,57 @@ class Example:
         return sum(self.trained)
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What became of one item.
+
+    Attributes:
+        examples: One for a chat; a passage may be cut into several.
+        text: What the model reads, before any cut.
+        encoding: The same in tokens.
+        kept: For each example, the ranges of the encoding's tokens that it consists of.
+        num_tokens: Of a chat before any cut; of a passage, which is never cut short, its longest
+            piece.
+        num_before: Tokens that each example has before these, such as the begin of a text.
+        folded: The system message stands in the first question.
+        has_control: The words held letters of a control token, which are read as letters.
+        in_words: The template has no place for tools, so calls and results are written as words.
+    """
+
+    examples: tuple[Example, ...]
+    text: str
+    encoding: Encoding
+    kept: tuple[Sequence[range], ...]
+    num_tokens: int
+    num_before: int = 0
+    folded: bool = False
+    has_control: bool = False
+    in_words: bool = False
+
+    def offsets(self, index: int) -> Offsets:
+        """Where in the text each token of an example stands, in characters."""
+        places = self.encoding.offsets
+        before: Offsets = [(0, 0)] * self.num_before
+        return [*before, *(places[place] for part in self.kept[index] for place in part)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Items whose chats are rendered; `odd` ones held letters of control tokens."""
+
+    items: Sequence[Item]
+    chats: Sequence[Chat]
+    odd: Sequence[bool]
+    rendered: Sequence[Rendered]
+
+
 class ChatEncoder:
     """Renders chats with a model's template and marks the replies.
 
     Args:
         tokenizer: A fast tokenizer of transformers with a chat template.
-        sequence_length: Longer chats are cut at this many tokens.
+        sequence_length: Longer chats are cut: within a reply, which keeps its end mark, or after
+            the last reply that is whole. Passages are cut into pieces of this many tokens.
         train_on: `replies` marks what the assistant says and its end-of-turn token; `all` marks
             every token.
     """
@@ -54,91 +111,190 @@ class ChatEncoder:
     ) -> None:
         assert tokenizer.chat_template, "give the tokenizer DEFAULT_TEMPLATE first"
         self._tokenizer = tokenizer
+        self._backend = _unlimited_backend(tokenizer)
+        self._process = template_process(tokenizer)
+        self._control = ControlTokens(tokenizer)
         self._sequence_length = sequence_length
         self._train_on = train_on
+        template = tokenizer.get_chat_template()
+        self._takes_tool_calls = "tool_calls" in template
+        self._takes_reasoning = "reasoning_content" in template
 
     def encode(self, chat: Chat) -> Example:
         """Tokens and marks of one chat.
 
         Raises:
-            RequestError: The template refuses this chat.
+            RequestError: The template refuses this chat, or cuts leave nothing of it to learn.
         """
-        text = self._render(chat)
-        encoded = self._tokenizer(
-            text,
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            truncation=True,
-            max_length=self._sequence_length,
-        )
-        spans = [(0, len(text))] if self._train_on == "all" else self._reply_spans(chat, text)
-        trained = tuple(
-            any(start < span_end and end > span_start for span_start, span_end in spans)
-            for start, end in encoded["offset_mapping"]
-        )
-        return Example(tuple(encoded["input_ids"]), trained)
+        (encoded,) = self.encode_all([chat])
+        if isinstance(encoded, RowError):
+            raise RequestError("data.source", f"{encoded}.", "Use other chats.") from encoded
+        return encoded.examples[0]
 
-    def prompt_tokens(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Tokens of a conversation up to where the assistant begins to speak."""
-        text = self._render_messages(messages, add_generation_prompt=True)
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+    def encode_all(self, items: Iterable[Item]) -> Iterator[Encoded | RowError]:
+        """What becomes of each item, in order; why nothing, where nothing does.
 
-    def _render(self, chat: Chat) -> str:
-        return self._render_messages([turn.as_message() for turn in chat])
+        Raises:
+            RequestError: The template cannot be used at all.
+        """
+        waiting = iter(items)
+        with ThreadPoolExecutor(1, thread_name_prefix="render") as renderer:
+            # While one batch is cut into tokens here, the next is rendered there.
+            ahead = renderer.submit(self._rendered, _next_batch(waiting))
+            while (batch := ahead.result()).items:
+                ahead = renderer.submit(self._rendered, _next_batch(waiting))
+                of_chats = self._encode_chats(batch)
+                for item in batch.items:
+                    yield self._passage(item) if isinstance(item, Passage) else next(of_chats)
 
-    def _render_messages(
-        self, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool = False
-    ) -> str:
-        try:
-            return self._tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        except jinja2.TemplateError as error:
+    def prompt_tokens(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+        """Tokens of a conversation up to where the assistant begins to speak.
+
+        Raises:
+            RequestError: The template refuses it.
+        """
+        return self.prompt(messages)[1]
+
+    def prompt(self, messages: Sequence[dict[str, Any]]) -> tuple[str, list[int]]:
+        """What `prompt_tokens` are the tokens of, and these.
+
+        Raises:
+            RequestError: The template refuses it.
+        """
+        hidden = [self._hidden(message) for message in messages]
+        rendered = self._process.prompt(hidden)
+        if rendered.refusal:
             raise RequestError(
-                "data.source",
-                f"the model's chat template refuses a chat: {error}.",
-                "Use chats that take turns as the model expects.",
-            ) from error
+                "messages",
+                f"the model's chat template refuses this conversation: {rendered.refusal}.",
+                "Use turns as the model expects them.",
+            )
+        if hidden == list(messages):
+            encoding = self._backend.encode(rendered.text, add_special_tokens=False)
+            return rendered.text, list(encoding.ids)
+        return self._control.reveal(rendered.text), self._control.encode(rendered.text).ids
 
-    def _reply_spans(self, chat: Chat, text: str) -> list[tuple[int, int]]:
-        """Where in the rendered text each reply stands, its end-of-turn mark included."""
+    @property
+    def control_names(self) -> dict[int, str]:
+        """Ids that are no words, such as the end of a turn, and what they are called."""
+        return self._control.names
+
+    def _messages(self, chat: Chat) -> list[dict[str, Any]]:
+        """A chat as the template takes it."""
         messages = [turn.as_message() for turn in chat]
-        spans: list[tuple[int, int]] = []
-        for index, turn in enumerate(chat):
-            if turn.role != "assistant":
-                continue
-            said = self._render_messages(messages[:index])
-            prompt = self._render_messages(messages[:index], add_generation_prompt=True)
-            through = self._render_messages(messages[: index + 1])
-            # A prompt may promise an empty thought where this reply has one.
-            given = _common_start(prompt, text)
-            if prompt[:given].startswith(said) and text.startswith(through):
-                spans.append((given, len(through.rstrip())))
+        if any(turn.tool_calls or turn.reasoning or turn.role == "tool" for turn in chat):
+            return fitting_messages(messages, self._takes_tool_calls, self._takes_reasoning)
+        return messages
+
+    def _hidden(self, message: dict[str, Any]) -> dict[str, Any]:
+        """A message without the letters of control tokens."""
+        return {
+            key: self._control.hide(value) if isinstance(value, str) and key != "role" else value
+            for key, value in message.items()
+        }
+
+    def _rendered(self, items: Sequence[Item]) -> _Batch:
+        chats = [item for item in items if not isinstance(item, Passage)]
+        odd = [any(self._control.are_in(turn.content) for turn in chat) for chat in chats]
+        messages = [
+            [self._hidden(message) for message in self._messages(chat)]
+            if is_odd
+            else self._messages(chat)
+            for chat, is_odd in zip(chats, odd, strict=True)
+        ]
+        rendered = self._process.chats(messages) if chats else []
+        return _Batch(items, chats, odd, rendered)
+
+    def _encode_chats(self, batch: _Batch) -> Iterator[Encoded | RowError]:
+        plain = [
+            one.text
+            for one, is_odd in zip(batch.rendered, batch.odd, strict=True)
+            if not (one.refusal or is_odd)
+        ]
+        encodings = iter(self._backend.encode_batch(plain, add_special_tokens=False))
+        for chat, one, is_odd in zip(batch.chats, batch.rendered, batch.odd, strict=True):
+            if one.refusal:
+                yield RowError(f"the model's chat template refuses it: {one.refusal}")
             else:
-                spans.append(self._rewritten_span(messages, index, text))
-        return spans
+                encoding = self._control.encode(one.text) if is_odd else next(encodings)
+                yield self._encoded(chat, one, encoding, is_odd=is_odd)
 
-    def _rewritten_span(
-        self, messages: Sequence[dict[str, str]], index: int, text: str
-    ) -> tuple[int, int]:
-        """Where a template rewrites earlier turns, a stand-in shows the place of their reply."""
-        marked = list(messages)
-        marked[index] = {**marked[index], "content": _STAND_IN}
-        before, found, after = self._render_messages(marked).partition(_STAND_IN)
-        end_mark = self._render_messages(marked[: index + 1]).partition(_STAND_IN)[2].rstrip()
-        end = len(text) - len(after)
-        if not (found and text.startswith(before) and text.endswith(after) and end >= len(before)):
-            raise RequestError(
-                "data.source",
-                "the model's chat template changes a reply, so the words to learn cannot be found.",
-                "Set data.train_on to all, or use chats with a single reply.",
-            )
-        return len(before), end + len(end_mark) * after.startswith(end_mark)
+    def _encoded(
+        self, chat: Chat, rendered: Rendered, encoding: Encoding, *, is_odd: bool
+    ) -> Encoded | RowError:
+        text = self._control.reveal(rendered.text) if is_odd else rendered.text
+        ids, limit = encoding.ids, self._sequence_length
+        if self._train_on == "all":
+            example = _piece(ids[:limit])
+            kept = [range(len(example.tokens))]
+        else:
+            trained = [turn.trained for turn in chat if turn.role == "assistant"]
+            replies = find_replies(encoding, len(text), rendered.replies, trained)
+            kept = kept_ranges(encoding, limit, replies)
+            first, *rest = kept
+            tokens = ids[: first.stop]
+            for part in rest:
+                tokens += ids[part.start : part.stop]
+            example = Example(tuple(tokens), marks(kept, replies))
+            if not any(example.trained[1:]):
+                return RowError(f"no reply begins within {limit:,} tokens")
+        calls = not self._takes_tool_calls and any(turn.tool_calls for turn in chat)
+        return Encoded(
+            (example,), text, encoding, (kept,), len(ids), 0, rendered.folded, is_odd, calls
+        )
+
+    def _passage(self, passage: Passage) -> Encoded:
+        """Plain text, all of it trained, in pieces of at most the sequence length."""
+        begin = [token for token in [self._tokenizer.bos_token_id] if token is not None]
+        end = [token for token in [self._tokenizer.eos_token_id] if token is not None]
+        is_odd = self._control.are_in(passage.text)
+        encoding: Encoding = (
+            self._control.encode(self._control.hide(passage.text))
+            if is_odd
+            else self._backend.encode(passage.text, add_special_tokens=False)
+        )
+        if passage.is_whole and end:
+            after = (len(passage.text),) * 2
+            encoding = ListedEncoding([*encoding.ids, *end], [*encoding.offsets, after])
+        ids = encoding.ids
+        size = max(2, self._sequence_length - len(begin))
+        parts = [range(at, min(at + size, len(ids))) for at in range(0, len(ids), size)]
+        examples = tuple(_piece([*begin, *ids[part.start : part.stop]]) for part in parts)
+        kept = tuple([part] for part in parts)
+        longest = max((len(example.tokens) for example in examples), default=0)
+        return Encoded(
+            examples, passage.text, encoding, kept, longest, len(begin), has_control=is_odd
+        )
 
 
-def _common_start(one: str, other: str) -> int:
-    """Number of characters that two texts have in common from their beginning."""
-    if other.startswith(one):
-        return len(one)
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+def _unlimited_backend(tokenizer: Any) -> Any:
+    """The tokenizer proper; it must tell where in a text each token stands.
+
+    Raises:
+        RequestError: It cannot.
+    """
+    if not tokenizer.is_fast:
+        raise RequestError(
+            "model.source",
+            "its tokenizer does not tell where in a text its tokens stand.",
+            "Choose a model with a tokenizer.json.",
+        )
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    return tokenizer.backend_tokenizer
+
+
+def _next_batch(items: Iterator[Item]) -> list[Item]:
+    batch: list[Item] = []
+    size = 0
+    for item in islice(items, _BATCH):
+        batch.append(item)
+        words = (item.text,) if isinstance(item, Passage) else (turn.content for turn in item)
+        size += sum(map(len, words))
+        if size > _BATCH_CHARACTERS:
+            break
+    return batch
+
+
+def _piece(tokens: Sequence[int]) -> Example:
+    return Example(tuple(tokens), (True,) * len(tokens))

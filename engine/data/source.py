@@ -1,60 +1,174 @@
-"""Reading a dataset file: JSON or JSON Lines, told apart by content. No torch."""
+"""A dataset as items, one row after another: which file it is, and what became of its rows."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from engine.contract.bundled import sample_datasets, sample_path
 from engine.contract.errors import RequestError
 from engine.contract.paths import is_file, is_folder, typed_path
 from engine.contract.spec import DataSpec
-from engine.data.formats import Chat, Format, RowError, detect_format, to_chat
+from engine.data.dataset import Dataset, Refusals, describe_refusals, kinds_sentence
+from engine.data.formats import NoFormat, RowReader
+from engine.data.items import Item, Passage
+from engine.data.preference import PreferenceRow
+from engine.data.records import RecordFile, RowError, open_records
+from engine.data.row_notes import sentences
 
 FIELD = "data.source"
-MAX_BYTES = 2 << 30
-_SHOWN_REASONS = 3
-# What people have besides JSON: told by the first bytes, or by the name.
-_MAGIC = {
-    b"PAR1": "a Parquet file",
-    b"ARROW1": "an Arrow file",
-    b"PK\x03\x04": "a zip archive",
-    b"\x1f\x8b": "a gzip archive",
-}
-_SUFFIXES = {
-    ".parquet": "a Parquet file",
-    ".arrow": "an Arrow file",
-    ".xlsx": "an Excel workbook",
-    ".csv": "a CSV table",
-    ".tsv": "a TSV table",
-    ".txt": "plain text",
-    ".md": "Markdown text",
-}
-_JSON_START = re.compile(rb"(\xef\xbb\xbf)?\s*(\{|\[\s*[\[{\]]|$)")
+NUM_PROMPTS = 3
+PASSAGE_CHARACTERS = 2000
+_KINDS = "a .jsonl, .json, .csv, .parquet or .txt file"
+_HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
+# What a file is called; a dataset on the hub is not.
+_FILE_NAME = re.compile(
+    r"\.(jsonl?|ndjson|csv|tsv|txt|md|parquet|arrow|feather|gz|bz2|xz|zip|xlsx?)$", re.IGNORECASE
+)
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """A dataset that was read.
+class DatasetReader:
+    """The usable rows of a dataset, streamed; what became of the others is counted.
 
-    Attributes:
-        chats: Usable rows in the order of the file.
-        format: How the rows held their turns.
-        refused: Row number (line for JSON Lines), from 1, and reason.
-        sha256: Of the file, pinned in the run.
+    Each iteration reads from the beginning and yields row number and item. `summary` tells of the
+    last one, once that is exhausted.
+
+    Args:
+        spec: Which data, and what its columns are.
+        passage_characters: How much of a plain text is one row.
+
+    Raises:
+        RequestError: There is no such data, or it is of a kind that cannot be read.
     """
 
-    chats: tuple[Chat, ...]
-    format: Format
-    refused: tuple[tuple[int, str], ...]
-    sha256: str
+    def __init__(self, spec: DataSpec, passage_characters: int = PASSAGE_CHARACTERS) -> None:
+        self._spec = spec
+        self._name, self._records = _open(spec, passage_characters)
+        self._begin()
+
+    def __iter__(self) -> Iterator[tuple[int, Item]]:
+        """Row number and item of each usable row.
+
+        Raises:
+            RequestError: The file turns out to be damaged.
+        """
+        self._begin()
+        rows, refusals, most = self._rows, self._refusals, self._spec.max_rows
+        for number, value in self._records:
+            self._num_rows += 1
+            try:
+                if isinstance(value, RowError):
+                    raise value
+                item = rows.read(value)
+            except RowError as error:
+                refusals.add(number, str(error), value)
+                self._num_unread += error is value
+                self._kinds[type(error)] = self._kinds.get(type(error), 0) + 1
+                continue
+            self._usable += 1
+            if len(self._prompts) < NUM_PROMPTS:
+                self._note_prompt(item)
+            yield number, item
+            if self._usable == most:
+                return
+
+    def summary(self) -> Dataset:
+        """What the last iteration found.
+
+        Raises:
+            RequestError: No row can be used, or a column that was set by hand is not there.
+        """
+        rows = self._rows
+        if rows.absent:
+            raise _absent_column(sorted(rows.absent), rows, self._name)
+        if not self._usable:
+            raise self._nothing()
+        return self.found()
+
+    def found(self) -> Dataset:
+        """What the last iteration found, whether or not anything of it can be used."""
+        rows, refusals = self._rows, self._refusals
+        formats = rows.formats
+        return Dataset(
+            container=self._records.container,
+            encoding=self._records.encoding,
+            unit=self._records.unit,
+            format=next(iter(formats)) if formats else "auto",
+            formats=formats,
+            columns=rows.columns,
+            available_columns=tuple(rows.names),
+            rows=self._num_rows,
+            usable=self._usable,
+            refused=tuple(refusals.first),
+            refused_count=refusals.count,
+            reasons=refusals.reasons,
+            notes=(*self._records.notes, *kinds_sentence(formats), *sentences(rows.notes)),
+            sha256=dataset_sha256(self._spec),
+            prompts=tuple(self._prompts),
+        )
+
+    def _begin(self) -> None:
+        self._rows = RowReader(self._spec.format, self._spec.columns)
+        self._refusals = Refusals()
+        self._kinds: dict[type[RowError], int] = {}
+        self._prompts: dict[str, None] = {}
+        self._num_rows = self._num_unread = self._usable = 0
+
+    def _note_prompt(self, item: Item) -> None:
+        if not isinstance(item, Passage):
+            question = next(turn.content for turn in item if turn.role == "user")
+            self._prompts.setdefault(question)
+
+    def _nothing(self) -> RequestError:
+        """Why no row can be used."""
+        name, refusals = self._name, self._refusals
+        if not refusals.count:
+            return RequestError(FIELD, f"{name} is empty.", "Choose another file.")
+        if self._kinds.get(PreferenceRow):
+            return RequestError(
+                "data.format",
+                f"the rows of {name} are preference pairs, with a chosen and a rejected reply.",
+                "Set data.format to preference, which learns the chosen replies only.",
+            )
+        reasons = describe_refusals(refusals.reasons, self._records.unit)
+        if 2 * self._kinds.get(NoFormat, 0) > refusals.count:
+            held = f" They hold: {_listed(self._rows)}." if self._rows.names else ""
+            return RequestError(
+                FIELD,
+                f"the rows of {name} are in no format known here: {reasons}.{held}",
+                "Say which column is what in data.columns, such as prompt: Question and reply: "
+                "Answer, or set data.format to text to learn every word.",
+            )
+        advice = (
+            "Check how the file was saved, or save it anew."
+            if 2 * self._num_unread > refusals.count
+            else "Each row needs a question and a reply."
+        )
+        return RequestError(FIELD, f"{name} has no row to learn from: {reasons}.", advice)
+
+
+def read_dataset(spec: DataSpec) -> Dataset:
+    """Read every row once and tell what was found.
+
+    Raises:
+        RequestError: The file cannot be read, or no row can be learned from; with the reason of
+            the commonest refusal.
+    """
+    reader = DatasetReader(spec)
+    for _ in reader:
+        pass
+    return reader.summary()
+
+
+def read_items(spec: DataSpec) -> tuple[Item, ...]:
+    """All items at once: for small data.
+
+    Raises:
+        RequestError: The file cannot be read.
+    """
+    return tuple(item for _, item in DatasetReader(spec))
 
 
 def dataset_path(source: str) -> Path:
@@ -67,155 +181,75 @@ def dataset_path(source: str) -> Path:
         return sample_path(source)
     path = typed_path(source)
     if is_folder(path):
-        raise RequestError(FIELD, f"{source} is a folder.", "Name a .json or .jsonl file in it.")
+        raise RequestError(FIELD, f"{source} is a folder.", f"Name {_KINDS} in it.")
     if not is_file(path):
+        if _exists(path):
+            raise RequestError(FIELD, f"{source} is no ordinary file.", f"Name {_KINDS}.")
         known = ", ".join(sample_datasets())
         raise RequestError(
             FIELD,
             f"there is no file {source}.",
-            f"Give the path of a .json or .jsonl file, or one of the samples {known}.",
+            f"Give the path of {_KINDS}, the id of a hub dataset as owner/name, or one of the "
+            f"samples {known}.",
         )
     return path.resolve()
 
 
-def read_dataset(spec: DataSpec) -> Dataset:
-    """Read every usable row.
-
-    Raises:
-        RequestError: The file cannot be read, or no row can be learned from; with the reason of
-            the commonest refusal.
-    """
-    path = dataset_path(spec.source)
-    data = _read_bytes(path)
-    _refuse_other_kinds(data, path)
-    rows = _rows(data)
-    seen, format = _format_of(spec, rows, path)
-    chats: list[Chat] = []
-    refused: list[tuple[int, str]] = []
-    for number, row in chain(seen, rows):
-        if spec.max_rows is not None and len(chats) == spec.max_rows:
-            break
-        try:
-            chats.append(_chat(row, format))
-        except RowError as error:
-            refused.append((number, str(error)))
-    if not chats:
-        raise RequestError(
-            FIELD,
-            f"{path.name} has no row to learn from: {describe_refusals(refused)}.",
-            "Each row needs a question and a reply.",
-        )
-    return Dataset(tuple(chats), format, tuple(refused), hashlib.sha256(data).hexdigest())
-
-
-def describe_refusals(refused: list[tuple[int, str]] | tuple[tuple[int, str], ...]) -> str:
-    """The commonest reasons, with how often and where first."""
-    first_row = {reason: number for number, reason in reversed(refused)}
-    counts = Counter(reason for _, reason in refused)
-    return "; ".join(
-        f"{reason} ({count} rows, the first is row {first_row[reason]})"
-        for reason, count in counts.most_common(_SHOWN_REASONS)
+def is_hub_dataset(source: str) -> bool:
+    """Whether `data.source` means a dataset on the hub: `owner/name`, and nothing here."""
+    path = typed_path(source)
+    return (
+        bool(_HUB_ID.fullmatch(source))
+        and not _FILE_NAME.search(source)
+        and source not in sample_datasets()
+        and not (_exists(path) or is_folder(path.parent))
     )
 
 
-def _read_bytes(path: Path) -> bytes:
+def dataset_sha256(spec: DataSpec) -> str | None:
+    """Of the file, read in pieces; None for a hub dataset, which its revision pins.
+
+    Raises:
+        RequestError: There is no such file, or it cannot be read.
+    """
+    if is_hub_dataset(spec.source):
+        return None
+    path = dataset_path(spec.source)
+    digest = hashlib.sha256()
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise RequestError(FIELD, f"{path.name} is larger than 2 GiB.", "Split it.")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
     except OSError as error:
         reason = (error.strerror or "unreadable").lower()
         raise RequestError(FIELD, f"{path.name}: {reason}.", "Check the file.") from error
+    return digest.hexdigest()
 
 
-def _refuse_other_kinds(data: bytes, path: Path) -> None:
-    """A file that is not read yet is called by its kind, whatever else is wrong with it."""
-    kinds = [kind for magic, kind in _MAGIC.items() if data.startswith(magic)]
-    named = _SUFFIXES.get(path.suffix.lower())
-    if kinds or (named and not _JSON_START.match(data)):
-        raise RequestError(
-            FIELD,
-            f"{path.name} is {named or kinds[0]}, which is not read yet.",
-            "Save the conversations as .jsonl, one JSON object per line.",
-        )
+def _open(spec: DataSpec, passage_characters: int) -> tuple[str, RecordFile]:
+    if is_hub_dataset(spec.source):
+        from engine.data.hub_dataset import open_hub_records
+
+        return spec.source, open_hub_records(spec.source, spec.config, spec.split, spec.revision)
+    path = dataset_path(spec.source)
+    return path.name, open_records(path, passage_characters)
 
 
-def _rows(data: bytes) -> Iterator[tuple[int, Any]]:
-    """Row number and parsed value, or why it has none: of one JSON document, or of each line."""
-    text = _decode(data)
-    if text.lstrip()[:1] == "[":
-        document = _whole_document(text)
-        if isinstance(document, list):
-            yield from enumerate(document, start=1)
-            return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield number, _line(line)
-
-
-def _decode(data: bytes) -> str:
+def _exists(path: Path) -> bool:
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise RequestError(
-            FIELD, f"line {line} is not UTF-8 text.", "Save the file as UTF-8."
-        ) from error
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
-def _whole_document(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise RequestError(
-            FIELD, f"line {error.lineno} is no valid JSON: {error.msg}.", "Mend that line."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise RequestError(
-            FIELD, "the JSON holds a number too long or is nested too deep.", "Mend the file."
-        ) from error
-
-
-def _line(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        return RowError(f"it is no valid JSON: {error.msg}")
-    except (ValueError, RecursionError):
-        return RowError("it is no valid JSON: a number too long, or nested too deep")
-
-
-def _chat(row: Any, format: Format) -> Chat:
-    if isinstance(row, RowError):
-        raise row
-    if not isinstance(row, dict):
-        raise RowError("it is no JSON object")
-    return to_chat(row, format)
-
-
-def _format_of(
-    spec: DataSpec, rows: Iterator[tuple[int, Any]], path: Path
-) -> tuple[list[tuple[int, Any]], Format]:
-    """The rows that had to be looked at, and the format: of the first row that shows one."""
-    seen: list[tuple[int, Any]] = []
-    for number, row in rows:
-        seen.append((number, row))
-        found = detect_format(row) if isinstance(row, dict) else None
-        if spec.format != "auto":
-            return seen, spec.format
-        if found is not None:
-            return seen, found
-    if not seen:
-        raise RequestError(FIELD, f"{path.name} is empty.", "Choose another file.")
-    raise RequestError(
-        FIELD,
-        f"the rows of {path.name} are in no format known here ({_about(*seen[0])}).",
-        "Use messages with role and content, conversations with from and value, or "
-        "instruction and output.",
+def _absent_column(absent: list[str], rows: RowReader, name: str) -> RequestError:
+    missing = ", ".join(absent)
+    return RequestError(
+        "data.columns",
+        f"{name} has no column {missing[:200]}; its columns are {_listed(rows) or 'none'}.",
+        "Name one of these, as it is written there.",
     )
 
 
-def _about(number: int, row: Any) -> str:
-    if isinstance(row, dict):
-        return f"row {number} holds: {', '.join(map(str, row))[:200]}"
-    return f"row {number}: {row if isinstance(row, RowError) else 'it is no JSON object'}"
+def _listed(rows: RowReader) -> str:
+    return ", ".join(map(str, rows.names))[:300]

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 
-from engine.data.formats import Chat
+import numpy as np
+
+from engine.data.items import Item, Passage
 
 
-def split_chats(chats: Sequence[Chat], eval_percent: float) -> tuple[list[Chat], list[Chat]]:
-    """Training rows and held-out rows, each in the order of the file.
+def content_key(item: Item) -> int:
+    """A hash of what is learned from, below 2^64: the same content, the same key."""
+    if isinstance(item, Passage):
+        content = ["text", item.text]
+    else:
+        content = [[turn.role, turn.content, *_calls(turn.tool_calls)] for turn in item]
+    return int.from_bytes(hashlib.sha256(json.dumps(content).encode()).digest()[:8], "big")
+
+
+def _calls(tool_calls: tuple[object, ...]) -> list[str]:
+    return [repr(call) for call in tool_calls]
+
+
+def held_out(keys: np.ndarray, eval_percent: float) -> np.ndarray:
+    """Which rows are held out: True for each of them.
 
     The same content always falls on the same side, so a duplicate is never on both.
 
     Args:
-        chats: All usable rows.
-        eval_percent: Share of distinct rows to hold out; at least one row stays for training.
+        keys: Content keys of all usable rows.
+        eval_percent: Share of distinct rows to hold out; at least one stays for training.
     """
-    keys = [_content_hash(chat) for chat in chats]
-    distinct = sorted(set(keys))
+    distinct = np.unique(keys)
     count = min(round(len(distinct) * eval_percent / 100), len(distinct) - 1)
-    held_out = set(distinct[:count])
-    training = [chat for chat, key in zip(chats, keys, strict=True) if key not in held_out]
-    evaluation = [chat for chat, key in zip(chats, keys, strict=True) if key in held_out]
-    return training, evaluation
-
-
-def _content_hash(chat: Chat) -> str:
-    canonical = json.dumps([[turn.role, turn.content] for turn in chat])
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    if count < 1:
+        return np.zeros(len(keys), dtype=bool)
+    return keys <= distinct[count - 1]

@@ -8,6 +8,7 @@ from engine.contract.spec import TrainSpec
 from engine.data.batching import Batch, BatchOrder, collate, collate_packed
 from engine.data.chat import Example
 from engine.data.packing import pack
+from engine.data.token_store import lengths_of
 
 
 class TrainingBatches:
@@ -27,7 +28,7 @@ class TrainingBatches:
         self._pad_token = pad_token
         self._per_step = train.grad_accumulation
         self._packed = train.batching == "packed"
-        lengths = [len(example.tokens) for example in examples]
+        lengths = lengths_of(examples)
         self._rows = (
             pack(lengths, most_tokens, train.seed)
             if self._packed

@@ -35,7 +35,7 @@ tokenizer, _ = load_tokenizer(STARTER)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 started = time.perf_counter()
 spec = DataSpec(source=sys.argv[1])
-told = report(spec, tokenize_data(spec, tokenizer, 256), 256)
+told = report(spec, tokenize_data(spec, tokenizer, 256))
 seconds = time.perf_counter() - started
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps([seconds, (peak - before) << 10, told["usable"], told["tokens"]["total"]]))

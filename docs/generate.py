@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from docs import forecast_tables, methods_tables, qft_tables
+from docs import data_tables, forecast_tables, methods_tables, qft_tables
 from docs.ablation_plot import ablation_plot
 from docs.tables import measured_on, result, setting_table, table
 from engine.commands.parser import build_parser
@@ -113,6 +113,7 @@ BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
     "changes": ("docs/forecast.md", forecast_tables.change_table),
     "fitted": ("docs/forecast.md", forecast_tables.fit_table),
     "times": ("docs/forecast.md", forecast_tables.time_table),
+    "check": ("docs/data.md", data_tables.check_table),
     "cards": ("docs/forecast.md", forecast_tables.gpu_table),
 }
 # Whole files.

@@ -48,12 +48,10 @@ def check_command(options: Namespace) -> ExitCode:
             raise
         print_json({**_what_is_there(spec.data), "error": error.as_json()})
         return ExitCode.BAD_REQUEST
-    document = report(spec.data, data, length)
+    document = report(spec.data, data)
     document["template"] = "default" if template_added else "model"
     first, count = options.first_example or 1, options.num_examples
-    document["examples"] = (
-        shown_examples(spec.data, data, tokenizer, length, first, count) if count else []
-    )
+    document["examples"] = shown_examples(spec.data, data, tokenizer, first, count) if count else []
     document["error"] = None
     if options.json:
         print_json(document)

@@ -51,7 +51,7 @@ class Example:
         return sum(self.trained)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Encoded:
     """What became of one item.
 
@@ -85,14 +85,15 @@ class Encoded:
         return [*before, *(places[place] for part in self.kept[index] for place in part)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Batch:
-    """Items whose chats are rendered; `odd` ones held letters of control tokens."""
+    """Items whose chats are rendered, and encoded but for `odd` ones about control tokens."""
 
     items: Sequence[Item]
     chats: Sequence[Chat]
     odd: Sequence[bool]
     rendered: Sequence[Rendered]
+    encodings: Sequence[Encoding]
 
 
 class ChatEncoder:
@@ -138,11 +139,11 @@ class ChatEncoder:
             RequestError: The template cannot be used at all.
         """
         waiting = iter(items)
-        with ThreadPoolExecutor(1, thread_name_prefix="render") as renderer:
-            # While one batch is cut into tokens here, the next is rendered there.
-            ahead = renderer.submit(self._rendered, _next_batch(waiting))
+        with ThreadPoolExecutor(1, thread_name_prefix="encode") as encoder:
+            # While one batch is used here, the next is rendered and cut into tokens there.
+            ahead = encoder.submit(self._batch, _next_batch(waiting))
             while (batch := ahead.result()).items:
-                ahead = renderer.submit(self._rendered, _next_batch(waiting))
+                ahead = encoder.submit(self._batch, _next_batch(waiting))
                 of_chats = self._encode_chats(batch)
                 for item in batch.items:
                     yield self._passage(item) if isinstance(item, Passage) else next(of_chats)
@@ -193,7 +194,7 @@ class ChatEncoder:
             for key, value in message.items()
         }
 
-    def _rendered(self, items: Sequence[Item]) -> _Batch:
+    def _batch(self, items: Sequence[Item]) -> _Batch:
         chats = [item for item in items if not isinstance(item, Passage)]
         odd = [any(self._control.are_in(turn.content) for turn in chat) for chat in chats]
         messages = [
@@ -203,15 +204,16 @@ class ChatEncoder:
             for chat, is_odd in zip(chats, odd, strict=True)
         ]
         rendered = self._process.chats(messages) if chats else []
-        return _Batch(items, chats, odd, rendered)
-
-    def _encode_chats(self, batch: _Batch) -> Iterator[Encoded | RowError]:
         plain = [
             one.text
-            for one, is_odd in zip(batch.rendered, batch.odd, strict=True)
+            for one, is_odd in zip(rendered, odd, strict=True)
             if not (one.refusal or is_odd)
         ]
-        encodings = iter(self._backend.encode_batch(plain, add_special_tokens=False))
+        encodings = self._backend.encode_batch(plain, add_special_tokens=False)
+        return _Batch(items, chats, odd, rendered, encodings)
+
+    def _encode_chats(self, batch: _Batch) -> Iterator[Encoded | RowError]:
+        encodings = iter(batch.encodings)
         for chat, one, is_odd in zip(batch.chats, batch.rendered, batch.odd, strict=True):
             if one.refusal:
                 yield RowError(f"the model's chat template refuses it: {one.refusal}")

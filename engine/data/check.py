@@ -18,13 +18,12 @@ BINS = 24
 _FEW_HELD_OUT = 8
 
 
-def report(spec: DataSpec, data: TokenizedData, length: int) -> dict[str, Any]:
+def report(spec: DataSpec, data: TokenizedData) -> dict[str, Any]:
     """What `check --json` tells, but for examples and errors.
 
     Args:
         spec: Which data.
         data: The same, in tokens.
-        length: Longest example, in tokens.
     """
     dataset, store = data.dataset, data.store
     return {
@@ -32,7 +31,7 @@ def report(spec: DataSpec, data: TokenizedData, length: int) -> dict[str, Any]:
         "duplicates": data.duplicates,
         "tokens": _tokens(data),
         "histogram": histogram(store.lengths),
-        "sequence_length": length,
+        "sequence_length": data.length,
         "truncated": data.counts.too_long,
         "truncated_percent": round(100 * data.counts.too_long / max(1, dataset.usable), 2),
         "training_rows": _num_rows(data, data.training.numbers),
@@ -111,8 +110,8 @@ def sentences_about(data: TokenizedData) -> Iterator[str]:
     if counts.too_long:
         share = 100 * counts.too_long / max(1, dataset.usable)
         yield (
-            f"{_rows(counts.too_long)} ({share:.1f} %) {_are(counts.too_long)} longer than the "
-            "longest conversation: what is beyond is cut, replies keep their end."
+            f"{_rows(counts.too_long)} ({share:.1f} %) {_are(counts.too_long)} longer than "
+            f"{data.length:,} tokens: what is beyond is cut, replies keep their end."
         )
     yield from _about_copies(data)
     if counts.folded:

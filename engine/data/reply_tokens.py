@@ -29,7 +29,7 @@ class Encoding(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ListedEncoding:
     """An encoding that is known as two lists."""
 
@@ -40,7 +40,7 @@ class ListedEncoding:
         return len(self.ids)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReplyTokens:
     """Tokens `first` up to, but without, `end`; only `trained` ones are targets of the loss."""
 

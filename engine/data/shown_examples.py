@@ -18,7 +18,7 @@ from engine.data.tokenized import TokenizedData, passage_characters
 
 
 def shown_examples(
-    spec: DataSpec, data: TokenizedData, tokenizer: Any, length: int, first: int, count: int
+    spec: DataSpec, data: TokenizedData, tokenizer: Any, first: int, count: int
 ) -> list[dict[str, Any]]:
     """Some examples of a dataset, rendered again by the code that rendered them for training.
 
@@ -26,7 +26,6 @@ def shown_examples(
         spec: Which data.
         data: The same, in tokens.
         tokenizer: The model's.
-        length: Longest example, in tokens.
         first: Number of the first that is wanted, from 1.
         count: How many.
 
@@ -34,6 +33,7 @@ def shown_examples(
         `number`, `row`, `held_out`, `tokens`, `trained`, `cut`, and the `pieces` of the text, each
         with `text`, `trained` and `control`; in the order of the file.
     """
+    length = data.length
     begin = max(0, min(first - 1, len(data.store) - 1))
     end = min(len(data.store), begin + max(1, count))
     rows = data.store.numbers[begin:end]

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from json.encoder import encode_basestring_ascii as _quoted
 
 import numpy as np
 
-from engine.data.items import Item, Passage
+from engine.data.items import Item, Passage, ToolCall
 
 
 def content_key(item: Item) -> int:
     """A hash of what is learned from, below 2^64: the same content, the same key."""
     if isinstance(item, Passage):
-        content = ["text", item.text]
+        parts = [f'"text", {_quoted(item.text)}']
     else:
-        content = [[turn.role, turn.content, *_calls(turn.tool_calls)] for turn in item]
-    return int.from_bytes(hashlib.sha256(json.dumps(content).encode()).digest()[:8], "big")
+        parts = [
+            f'["{turn.role}", {_quoted(turn.content)}{"".join(map(_call, turn.tool_calls))}]'
+            for turn in item
+        ]
+    canonical = f"[{', '.join(parts)}]"
+    return int.from_bytes(hashlib.sha256(canonical.encode()).digest()[:8], "big")
 
 
-def _calls(tool_calls: tuple[object, ...]) -> list[str]:
-    return [repr(call) for call in tool_calls]
+def _call(call: ToolCall) -> str:
+    return f", {_quoted(call.name)}, {_quoted(call.arguments)}"
 
 
 def held_out(keys: np.ndarray, eval_percent: float) -> np.ndarray:

@@ -27,7 +27,7 @@ SECONDS = 10.0
 Message = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """Where a reply stands in a rendered chat, in characters: its words, its end mark, its end."""
 
@@ -36,7 +36,7 @@ class Reply:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Rendered:
     """A chat as the model reads it.
 

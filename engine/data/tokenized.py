@@ -66,6 +66,7 @@ class TokenizedData:
         training: Examples to learn from.
         evaluation: Examples that are held out.
         counts: What was met on the way.
+        length: Longest example, in tokens.
     """
 
     dataset: Dataset
@@ -73,6 +74,7 @@ class TokenizedData:
     training: StoredExamples
     evaluation: StoredExamples
     counts: Counts
+    length: int
 
     @property
     def duplicates(self) -> int:
@@ -109,7 +111,7 @@ def tokenize_data(
             store = _stored(spec, tokenizer, length, StoreWriter(place), tell)
         except OSError as error:
             raise storage_refusal(error) from error
-    return _split(store, spec.eval_percent)
+    return _split(store, spec.eval_percent, length)
 
 
 def passage_characters(length: int) -> int:
@@ -184,14 +186,15 @@ def _store_one(
     key = content_key(item)
     for example in encoded.examples:
         writer.add(example, number, key, encoded.num_tokens)
-    counts.marks.update(mark.name for mark in marks_in(item))
+    for mark in marks_in(item):
+        counts.marks[mark.name] += 1
     counts.folded += encoded.folded
     counts.control += encoded.has_control
     counts.in_words += encoded.in_words
     counts.too_long += encoded.num_tokens > length
 
 
-def _split(store: TokenStore, eval_percent: float) -> TokenizedData:
+def _split(store: TokenStore, eval_percent: float, length: int) -> TokenizedData:
     is_held_out = held_out(store.keys, eval_percent)
     known = store.about["counts"]
     return TokenizedData(
@@ -200,6 +203,7 @@ def _split(store: TokenStore, eval_percent: float) -> TokenizedData:
         StoredExamples(store, np.flatnonzero(~is_held_out)),
         StoredExamples(store, np.flatnonzero(is_held_out)),
         Counts(**{**known, "marks": Counter(known["marks"])}),
+        length,
     )
 
 

@@ -118,6 +118,22 @@ def read_answer(output: str, said: str, code: int) -> dict[str, Any]:
     return answer
 
 
+def read_check(output: str, said: str, code: int) -> dict[str, Any]:
+    """What `check` answered. Data that cannot be learned from is an answer, with its `error`.
+
+    Raises:
+        RequestErrors: It did not come to its end.
+    """
+    if code == ExitCode.BAD_REQUEST:
+        try:
+            answer = json.loads(output)
+        except ValueError:
+            answer = None
+        if isinstance(answer, dict) and isinstance(answer.get("error"), dict):
+            return answer
+    return read_answer(output, said, code)
+
+
 def _refusals(answer: dict[str, Any]) -> list[RequestError]:
     found = answer.get("errors") or [answer.get("error")]
     return [

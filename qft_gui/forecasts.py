@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
-from engine.contract.bundled import sample_datasets
 from engine.contract.errors import RequestError, RequestErrors, mistakes
 from engine.contract.method_settings import MethodSettings
 from engine.contract.model_source import ModelReference, check_model_folder, resolve_model
@@ -22,6 +20,8 @@ from engine.memory.lost_updates import lost_updates
 from engine.memory.machine_rates import rates_of
 from engine.memory.model_shape import ModelShape
 from engine.memory.resolve import resolve_for_device
+from qft_gui.checks import NOT_LOOKED, Look
+from qft_gui.data_wish import data_kind
 from qft_gui.prospects import (
     CardSize,
     Prospect,
@@ -32,7 +32,7 @@ from qft_gui.prospects import (
     num_rows,
     prospect,
 )
-from qft_gui.readers import DataFacts, FileReader, ShapeReader
+from qft_gui.readers import ShapeReader
 
 T = TypeVar("T")
 
@@ -83,8 +83,7 @@ class Report:
     device: Device | None = None
     errors: tuple[RequestError, ...] = ()
     is_reading: bool = False
-    data: DataFacts | None = None
-    is_reading_data: bool = False
+    data: Look = NOT_LOOKED
     fitting: Fitting | None = None
     cards: tuple[CardSize, ...] = ()
     advice: tuple[str, ...] = ()
@@ -106,23 +105,23 @@ class Forecasts:
 
     def __init__(self) -> None:
         self._shapes = ShapeReader()
-        self._files = FileReader()
         # The sizes of cards do not change with what is free, and most questions are the last one's.
         self._cards: tuple[RunSpec, ModelShape, tuple[CardSize, ...]] | None = None
 
-    def report(self, document: dict[str, Any]) -> Report:
+    def report(self, document: dict[str, Any], data: Look = NOT_LOOKED) -> Report:
         """What this request needs, by method, or what is wrong with it.
 
         Args:
             document: A spec as the form holds it.
+            data: What is known of its dataset.
         """
         found: list[RequestError] = []
         model = _collect(found, lambda: resolve_model(document["model"]["source"]))
         device = _collect(found, lambda: choose_device(document["train"].get("device", "auto")))
-        read = _collect(found, lambda: self._data(document["data"]["source"]))
-        data, is_reading_data = read or (None, False)
+        _collect(found, lambda: _check_source(document["data"]["source"]))
         shape = _collect(found, lambda: self._shape(model)) if model else None
-        wrong: list[RequestError] = []
+        # A forecast can be made whatever the rows are.
+        wrong = list(data.errors)
         spec = _collect(wrong, lambda: validate_spec(document))
         known = Report(
             _rows(document),
@@ -131,7 +130,6 @@ class Forecasts:
             device=device,
             errors=(*wrong, *found),
             data=data,
-            is_reading_data=is_reading_data,
         )
         if found or model is None or device is None:
             return known
@@ -141,23 +139,13 @@ class Forecasts:
             known = replace(known, spec=complete, errors=tuple(wrong))
         if shape is None:
             return replace(known, is_reading=spec is not None and model.kind == "folder")
-        rows_of_file = data.rows if data else None
+        rows_of_file = (data.check.usable or None) if data.check else None
         rows = _prospect_rows(document, model, shape, device, rows_of_file)
         known = replace(known, methods=rows)
         if asked is None or known.spec is None or known.chosen is None:
             return known
         ways = _with_ways(known, known.spec, shape, device)
         return replace(ways, cards=self._card_sizes(asked, shape))
-
-    def _data(self, source: str) -> tuple[DataFacts | None, bool]:
-        if source in sample_datasets():
-            return None, False
-        file = Path(source).expanduser()
-        if not file.is_file():
-            raise RequestError(
-                "data.source", "there is no such file.", "Type its whole path, or upload it."
-            )
-        return self._files.facts(file)
 
     def _card_sizes(self, asked: RunSpec, shape: ModelShape) -> tuple[CardSize, ...]:
         if self._cards is None or self._cards[:2] != (asked, shape):
@@ -170,6 +158,13 @@ class Forecasts:
         if model.folder is None:
             return None
         return self._shapes.shape(model.folder, check_model_folder(model.folder))
+
+
+def _check_source(source: str) -> None:
+    if data_kind(source) == "missing":
+        raise RequestError(
+            "data.source", "there is no such file.", "Type its whole path, or upload it."
+        )
 
 
 def _collect(found: list[RequestError], check: Callable[[], T]) -> T | None:

@@ -9,6 +9,7 @@ from typing import Any
 from engine.contract.errors import RequestError
 from engine.contract.method_settings import METHOD_KINDS, AdapterPreset, MethodKind, QftPreset
 from engine.contract.presets import METHOD_PRESETS, MethodChoice
+from qft_gui.data_wish import AS_FOUND, Reading
 from qft_gui.labels import LABELS
 from qft_gui.spec_fields import METHODS_OWN, SETTING_FIELDS, own_settings, settings_of
 
@@ -35,6 +36,7 @@ class Form:
 
     Attributes:
         preset: Of the chosen method, where it has presets.
+        reading: How the data is read, where that was said by hand.
         settings: Of every method, by `SettingField.key`; only the chosen method's are asked for.
     """
 
@@ -44,6 +46,7 @@ class Form:
     model_path: str = ""
     data: str = "pirate"
     data_path: str = ""
+    reading: Reading = AS_FOUND
     settings: Mapping[str, Any] = field(default_factory=_every_methods_own)
     steps: float | None = 60
     batch_size: float | None = 8
@@ -115,6 +118,11 @@ class Form:
         return frozenset(key for key, clip in CLIP_OF.items() if self.settings[clip] != "value")
 
     @property
+    def model_source(self) -> str:
+        """The model that is meant, as the spec names it."""
+        return self.model_path.strip() if self.model == OTHER else self.model
+
+    @property
     def data_source(self) -> str:
         """The dataset that is meant, as the spec names it."""
         return self.data_path.strip() if self.data == OTHER else self.data
@@ -149,8 +157,9 @@ class Form:
         if given.get("max_grad_norm") == NEVER:
             given["max_grad_norm"] = None
         data = {"source": self.data_source, "eval_percent": _whole(self.eval_percent)}
+        data |= self.reading.of(self.data_source).document()
         return {
-            "model": {"source": self.model_path.strip() if self.model == OTHER else self.model},
+            "model": {"source": self.model_source},
             "data": {key: value for key, value in data.items() if value is not None},
             "method": method,
             "train": given,
@@ -167,7 +176,7 @@ def input_names() -> tuple[str, ...]:
     names: list[str] = []
     for one in fields(Form):
         names += SETTING_FIELDS if one.name == "settings" else [one.name]
-    return tuple(name for name in names if name not in ("kind", "preset"))
+    return tuple(name for name in names if name not in ("kind", "preset", "reading"))
 
 
 def place_of(error: RequestError, form: Form) -> str | None:
@@ -175,7 +184,7 @@ def place_of(error: RequestError, form: Form) -> str | None:
     group, _, name = error.field.partition(".")
     if group == "model":
         return "model_path" if form.model == OTHER else "model"
-    if error.field in ("data", "data.source"):
+    if group == "data" and name != "eval_percent":
         return "data_path" if form.data == OTHER else "data"
     if group == "method":
         return next((one.key for one in settings_of(form.kind) if one.name == name), None)
@@ -191,7 +200,7 @@ def early_mistakes(form: Form) -> dict[str, str]:
     if form.model == OTHER and not form.model_path.strip():
         missing["model_path"] = "Name a model folder or a hub id."
     if form.data == OTHER and not form.data_path.strip():
-        missing["data_path"] = "Name a file, or upload one."
+        missing["data_path"] = "Name a file or a hub id, or upload a file."
     return missing
 
 

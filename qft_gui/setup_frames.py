@@ -9,11 +9,14 @@ from engine.contract.errors import RequestError
 from engine.contract.method_settings import MethodKind
 from engine.contract.presets import preset_of, resolve_presets
 from qft_gui.applied import Applied
+from qft_gui.checks import NOT_LOOKED, Look
 from qft_gui.forecasts import Forecasts, Report
 from qft_gui.form import CLIP_OF, LABELS, NEVER, OTHER, Form, early_mistakes, field_names, place_of
 from qft_gui.fragments import render
 from qft_gui.surroundings import NOTHING_KNOWN, Situation, Surroundings
 from qft_gui.view import setup as view
+from qft_gui.view.data import data_card
+from qft_gui.view.example import seen_card
 from qft_gui.view.fit_card import fit_card
 from qft_gui.view.fitting import change_lines
 from qft_gui.view.method_table import method_table
@@ -21,6 +24,19 @@ from qft_gui.view.numbers import learning_rate
 from qft_gui.view.sentences import sentence
 
 START, START_ANYWAY = "Start training", "Start anyway"
+
+
+@dataclass(frozen=True)
+class DataState:
+    """What is known of the dataset beside the form, and which of its examples is shown.
+
+    Attributes:
+        notice: Why a file was not taken.
+    """
+
+    look: Look = NOT_LOOKED
+    example: int = 1
+    notice: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,7 @@ class Frames:
 
     model: str
     data: str
+    seen: str
     methods: str
     preset_note: str
     kind: MethodKind
@@ -60,6 +77,7 @@ def setup_frames(
     forecasts: Forecasts,
     refused: tuple[RequestError, ...] = (),
     *,
+    data: DataState = DataState(),
     surroundings: Surroundings | None = None,
     applied: Applied | None = None,
     notice: str = "",
@@ -70,11 +88,12 @@ def setup_frames(
         form: The inputs' values.
         forecasts: What answers what a run would need.
         refused: Mistakes that only the engine could find.
+        data: What is known of the dataset.
         surroundings: What knows what goes on meanwhile.
         applied: What the page changed to make the request fit.
         notice: What the page did by itself, in a sentence.
     """
-    report = forecasts.report(form.document())
+    report = forecasts.report(form.document(), data.look)
     situation = _situation(surroundings, report, form)
     wrong = {**_by_field(report.errors, form), **early_mistakes(form)}
     waits = _start_waits(report, wrong, form)
@@ -82,9 +101,12 @@ def setup_frames(
     word = "Start waits" if waits else "Not started"
     said = {"waits": waits or _sentences(refused, refusals, form), "waits_word": word}
     fit = {**fit_card(report, situation, _applied_lines(applied, form)), **said, "notice": notice}
+    data_is = (form.data_source, form.reading, data.look)
+    seen = seen_card(form.data_source, data.look, data.example)
     return Frames(
         model=render("model_facts", **view.model_facts(report)),
-        data=render("data_facts", **view.data_facts(form.data_source, report)),
+        data=render("data_facts", **data_card(*data_is, data.notice)),
+        seen=render("data_seen", **seen),
         methods=render("method_table", **method_table(report)),
         preset_note=render("preset_note", **view.preset_note(form.choice, _labels(form.changed))),
         kind=form.kind,
@@ -95,7 +117,7 @@ def setup_frames(
         command=render("command", **_command(form, bool(wrong or report.errors or refused))),
         start_label=START_ANYWAY if _will_not_fit(report) else START,
         waits=waits,
-        is_reading=report.is_reading or report.is_reading_data or situation.is_changing,
+        is_reading=report.is_reading or data.look.is_checking or situation.is_changing,
         wrong=wrong | refusals,
         looks=_looks(form, report),
     )
@@ -146,9 +168,7 @@ def _start_waits(report: Report, wrong: dict[str, str], form: Form) -> tuple[str
     """Why Start waits: a sentence for every mistake, naming its field; empty when it does not."""
     if wrong or report.errors:
         return _sentences(report.errors, wrong, form)
-    if report.is_reading:
-        return ("The model is being read.",)
-    return ("The file is being read.",) if report.is_reading_data else ()
+    return ("The model is being read.",) if report.is_reading else ()
 
 
 def _sentences(

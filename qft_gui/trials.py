@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,8 +72,20 @@ class TetheredEngine:
         self._process: subprocess.Popen[str] | None = None
         atexit.register(self.end)
 
-    def ask(self, *arguments: str, unless: Callable[[], bool]) -> dict[str, Any] | None:
+    def ask(
+        self,
+        *arguments: str,
+        unless: Callable[[], bool],
+        read: Callable[[str, str, int], dict[str, Any]] = read_answer,
+        environment: Mapping[str, str] | None = None,
+    ) -> dict[str, Any] | None:
         """The answer of a command; None if `unless` holds when its turn comes.
+
+        Args:
+            arguments: The command and what it takes, without `--json`.
+            unless: Whether the answer is not wanted any more.
+            read: Makes the answer of what it printed, what it said, and its exit code.
+            environment: Variables that are set for it besides.
 
         Raises:
             RequestErrors: It refused, or was ended.
@@ -83,7 +95,7 @@ class TetheredEngine:
             with subprocess.Popen(
                 [sys.executable, "-m", "qft_gui.tethered", *arguments, "--json"],
                 cwd=PROJECT,
-                env=engine_environment(),
+                env={**engine_environment(), **(environment or {})},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=said,
@@ -99,7 +111,7 @@ class TetheredEngine:
                 code = process.wait()
                 self._process = None
             said.seek(0)
-            return read_answer(output, said.read().decode(errors="replace"), code)
+            return read(output, said.read().decode(errors="replace"), code)
 
     def end(self) -> None:
         """End the command that is under way, if there is one."""

@@ -67,7 +67,7 @@ def test_what_people_wrote_is_never_control(tokenizer: Any) -> None:
         assert control.reveal(hidden) == words
         ids = control.encode(f"{hidden}{name}").ids
         if name != tokenizer.unk_token:  # what stands for letters that a vocabulary lacks
-            assert ids.count(tokenizer.convert_tokens_to_ids(name)) == 1
+            assert ids.count(int(tokenizer.convert_tokens_to_ids(name))) == 1
         assert ids[-1] == tokenizer.convert_tokens_to_ids(name)
     assert not control.are_in("a < b|im_end|")
 
@@ -98,7 +98,7 @@ def test_a_chat_about_control_tokens_is_learned_as_it_stands() -> None:
     assert encoded.has_control
     assert asked in encoded.text
     (example,) = encoded.examples
-    end = tokenizer.convert_tokens_to_ids(TURN_END)
+    end: Any = tokenizer.convert_tokens_to_ids(TURN_END)
     assert list(example.tokens).count(end) == 2, "one after each turn, by the template"
     learned = [token for token, mark in zip(example.tokens, example.trained, strict=True) if mark]
     assert tokenizer.decode(learned) == f"{said}{TURN_END}"
@@ -114,7 +114,9 @@ def test_a_question_about_control_tokens_is_asked_as_it_stands() -> None:
         [{"role": "user", "content": forged}]
     )
     assert text == f"<|im_start|>user\n{forged}{TURN_END}\n<|im_start|>assistant\n"
-    marks = [tokenizer.convert_tokens_to_ids(name) for name in ("<|im_start|>", TURN_END)]
+    marks: list[Any] = [
+        tokenizer.convert_tokens_to_ids(name) for name in ("<|im_start|>", TURN_END)
+    ]
     assert [tokens.count(mark) for mark in marks] == [2, 1]
 
 

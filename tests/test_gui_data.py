@@ -230,7 +230,7 @@ def test_what_could_not_be_checked_is_said_and_forbids_nothing(tmp_path: Path) -
     assert "Check again" in now.data
     assert not now.waits
     ended = frames(tmp_path, Look(is_cancelled=True))
-    assert "you ended it" in ended.data
+    assert "the check was ended" in ended.data
 
 
 def test_the_columns_open_by_themselves_where_help_is_needed(tmp_path: Path) -> None:

@@ -20,9 +20,13 @@ from engine.memory.holders import Holder
 from engine.memory.machine_rates import MachineRates, device_key, save_rates
 from qft_gui import forecasts as forecasts_module
 from qft_gui.applied import Applied, applied
+from qft_gui.checks import Checks
 from qft_gui.forecasts import METHOD_CHOICES, Forecasts, Report
 from qft_gui.form import OTHER, Form, input_names
-from qft_gui.pages.setup_desk import Desk, Picked
+from qft_gui.own_datasets import OwnDatasets
+from qft_gui.pages.data_desk import DataDesk
+from qft_gui.pages.picked import Picked
+from qft_gui.pages.setup_desk import Desk
 from qft_gui.prospects import change_key
 from qft_gui.service import Service
 from qft_gui.setup_frames import Frames, setup_frames
@@ -171,7 +175,8 @@ def test_another_method_starts_from_what_the_person_set(forecasts: Forecasts) ->
     picked.choice = form.choice
     picked.applied = done(forecasts, form)
     after = picked.applied.after
-    desk = Desk(Service(Path("/nowhere")), forecasts)
+    data = DataDesk(OwnDatasets(Path("/nowhere/runs")), Checks())
+    desk = Desk(Service(Path("/nowhere")), forecasts, data)
     values = [after.value(name) for name in input_names()]
     event = gr.EventData(None, {"choice": "qft-balanced"})
     updates = desk.pick(event, {}, picked, *values)

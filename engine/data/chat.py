@@ -256,7 +256,7 @@ class ChatEncoder:
             else self._backend.encode(passage.text, add_special_tokens=False)
         )
         if passage.is_whole and end:
-            after = (len(passage.text),) * 2
+            after = (len(passage.text), len(passage.text))
             encoding = ListedEncoding([*encoding.ids, *end], [*encoding.offsets, after])
         ids = encoding.ids
         size = max(2, self._sequence_length - len(begin))

@@ -6,10 +6,14 @@ from typing import Any
 
 import gradio as gr
 
+from qft_gui.checks import Checks
 from qft_gui.forecasts import Forecasts
 from qft_gui.form import Form
 from qft_gui.navigation import QUIETLY, Navigation
-from qft_gui.pages.setup_desk import Desk, Picked
+from qft_gui.own_datasets import OwnDatasets
+from qft_gui.pages.data_desk import DataDesk
+from qft_gui.pages.picked import Picked
+from qft_gui.pages.setup_desk import Desk
 from qft_gui.pages.setup_layout import SetupLayout
 from qft_gui.service import Service
 from qft_gui.setup_frames import setup_frames
@@ -18,17 +22,25 @@ from qft_gui.spec_fields import SETTING_FIELDS
 
 def build(service: Service, forecasts: Forecasts, navigation: Navigation) -> None:
     """Lay the page out and wire it."""
-    page, desk = SetupLayout(setup_frames(Form(), forecasts)), Desk(service, forecasts)
+    own = OwnDatasets(service.runs)
+    data = DataDesk(own, Checks())
+    page = SetupLayout(setup_frames(Form(), forecasts), own)
+    desk = Desk(service, forecasts, data)
     wrong, picked = gr.State({}), gr.State(Picked())
     inputs, shown = [wrong, picked, *page.fields], [*page.outputs, wrong, *page.fields]
     latest = {**QUIETLY, "trigger_mode": "always_last"}
+    # "always_last" sends the first event's data again in place of the last one's.
+    each = {**QUIETLY, "trigger_mode": "multiple"}
     triggers = [*_changes(page), page.reading.tick, navigation.blocks.load]
     gr.on(triggers, desk.refresh, inputs, shown, **latest)
     page.methods.select(desk.pick, inputs, shown, **latest)
     page.fit.select(desk.act, inputs, shown, **latest)
     page.to_preset.click(desk.to_preset, inputs, shown, **latest)
-    file_fields = [page.inputs["data"], page.inputs["data_path"]]
-    page.upload.upload(desk.receive, page.upload, file_fields, **QUIETLY)
+    for card in (page.data, page.seen, page.drop):
+        card.select(desk.act_on_data, inputs, shown, **each)
+    page.upload.upload(data.receive, [page.upload, picked], page.inputs["data"], **QUIETLY).then(
+        desk.refresh, inputs, shown, **latest
+    )
     page.start.click(
         desk.begin,
         inputs,

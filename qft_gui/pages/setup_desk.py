@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -11,53 +11,42 @@ import gradio as gr
 from engine.contract.errors import RequestError, RequestErrors, mistakes
 from engine.contract.method_settings import METHOD_KINDS
 from engine.contract.presets import METHOD_CHOICES
-from qft_gui.applied import Applied, applied
+from qft_gui.applied import applied
 from qft_gui.forecasts import Forecasts
-from qft_gui.form import LEFT_TO_METHOD, OTHER, Form, input_names
+from qft_gui.form import LEFT_TO_METHOD, Form, input_names
 from qft_gui.navigation import choices, go_to
+from qft_gui.pages.data_desk import DataDesk
+from qft_gui.pages.picked import Picked
 from qft_gui.pages.setup_fields import HELP, own_text
 from qft_gui.pages.setup_layout import settings_title
 from qft_gui.service import Service
 from qft_gui.setup_frames import START, Frames, setup_frames
 from qft_gui.spec_fields import SETTING_FIELDS, settings_of
 from qft_gui.surroundings import Surroundings
-from qft_gui.uploads import keep_upload
 from qft_gui.view.methods import choice_name
-from qft_gui.view.sentences import sentence
-
-
-class Picked:
-    """What one window holds beside its inputs: the ticked row, and what was changed to fit.
-
-    Answers pass each other: what was asked before another row was ticked may be answered after
-    it. So this is no input whose value travels with the question, but one object of the window's.
-    """
-
-    def __init__(self) -> None:
-        self.choice: tuple[Any, Any] = (Form.kind, Form.preset)
-        self.applied: Applied | None = None
-        self.notice = ""
 
 
 class Desk:
     """What the page's inputs and its buttons do."""
 
-    def __init__(self, service: Service, forecasts: Forecasts) -> None:
+    def __init__(self, service: Service, forecasts: Forecasts, data: DataDesk) -> None:
         self._service = service
         self._forecasts = forecasts
+        self._data = data
         self._surroundings = Surroundings(service.live_run)
 
     def refresh(self, old: dict[str, str], picked: Picked, *values: Any) -> Any:
-        """The page for what the inputs hold now; nothing if another method was ticked meanwhile."""
-        choice = picked.choice
-        updates = _updates(self._frames(Form.of(*choice, *values), picked), old)
-        return updates if picked.choice is choice else gr.skip()
+        """The page for what the inputs hold now; nothing if something was picked meanwhile."""
+        stamp = picked.stamp()
+        listing = self._data.new_choices(picked)
+        updates = _updates(self._frames(picked.form(*values), picked, listing=listing), old)
+        return updates if picked.stamp() == stamp else gr.skip()
 
     def pick(
         self, event: gr.EventData, old: dict[str, str], picked: Picked, *values: Any
     ) -> list[Any]:
         """Another method was ticked in the table: it sets its own fields."""
-        form = Form.of(*picked.choice, *values)
+        form = picked.form(*values)
         names: tuple[str, ...] = ()
         picked.notice = ""
         for choice in METHOD_CHOICES:
@@ -69,7 +58,7 @@ class Desk:
 
     def to_preset(self, old: dict[str, str], picked: Picked, *values: Any) -> list[Any]:
         """The fields of the method go back to what it, or its preset, sets."""
-        form = Form.of(*picked.choice, *values)
+        form = picked.form(*values)
         form = form.with_method(*form.choice)
         return self._filled_in(form, old, picked, _values_of_method(form))
 
@@ -77,7 +66,7 @@ class Desk:
         self, event: gr.EventData, old: dict[str, str], picked: Picked, *values: Any
     ) -> list[Any]:
         """A button of the fit card: change settings so that it fits, take that back, or try it."""
-        form, wish = Form.of(*picked.choice, *values), getattr(event, "act", None)
+        form, wish = picked.form(*values), getattr(event, "act", None)
         picked.notice = ""
         filled: tuple[str, ...] = ()
         if wish == "try":
@@ -95,6 +84,15 @@ class Desk:
                 form, filled = picked.applied.after, picked.applied.touched
         return self._filled_in(form, old, picked, filled)
 
+    def act_on_data(
+        self, event: gr.EventData, old: dict[str, str], picked: Picked, *values: Any
+    ) -> Any:
+        """A button or a field of the data card; nothing if another one was used meanwhile."""
+        form, filled = self._data.act(event, picked.form(*values), picked)
+        stamp = picked.stamp()
+        updates = self._filled_in(form, old, picked, filled)
+        return updates if picked.stamp() == stamp else gr.skip()
+
     def _filled_in(
         self, form: Form, old: dict[str, str], picked: Picked, names: Iterable[str]
     ) -> list[Any]:
@@ -102,32 +100,33 @@ class Desk:
         picked.choice = (form.kind, form.preset)
         return _updates(self._frames(form, picked), old, form, frozenset(names))
 
-    def _frames(self, form: Form, picked: Picked, refused: tuple[RequestError, ...] = ()) -> Frames:
-        return setup_frames(
+    def _frames(
+        self,
+        form: Form,
+        picked: Picked,
+        refused: tuple[RequestError, ...] = (),
+        listing: dict[str, Any] | None = None,
+    ) -> Frames:
+        now = setup_frames(
             form,
             self._forecasts,
             refused,
+            data=self._data.state(form, picked),
             surroundings=self._surroundings,
             applied=picked.applied,
             notice=picked.notice,
         )
-
-    def receive(self, file: str) -> tuple[str, Any]:
-        """A dataset was uploaded."""
-        try:
-            kept = keep_upload(self._service.runs, Path(file))
-        except RequestError as error:
-            return OTHER, gr.Textbox(info=sentence(error), visible=True)
-        return OTHER, gr.Textbox(value=str(kept), visible=True)
+        return replace(now, looks={**now.looks, "data": listing}) if listing else now
 
     def begin(self, old: dict[str, str], picked: Picked, *values: Any) -> list[Any]:
         """Start the run and show it, or say why not."""
-        form = Form.of(*picked.choice, *values)
+        form = picked.form(*values)
         now = self._frames(form, picked)
         stay = [gr.skip(), gr.skip()]
         if now.waits:
             return [*stay, *_updates(now, old)]
         self._surroundings.trials.cancel()
+        self._data.checks.cancel()
         try:
             run = self._service.start(form.document(), form.run_name)
         except (RequestError, RequestErrors) as error:
@@ -170,6 +169,7 @@ def _updates(
     return [
         now.model,
         now.data,
+        now.seen,
         now.methods,
         *(settings if form else [gr.skip()] * len(settings)),
         now.preset_note,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -10,6 +12,8 @@ from engine.contract.bundled import catalogue, sample_datasets
 from engine.contract.method_settings import MethodKind
 from engine.contract.spec import TrainSpec
 from qft_gui.form import LABELS, NEVER, OTHER, Form
+from qft_gui.fragments import render
+from qft_gui.own_datasets import MAX_UPLOAD_BYTES, OwnDataset
 from qft_gui.spec_fields import (
     SETTING_FIELDS,
     Choice,
@@ -18,7 +22,7 @@ from qft_gui.spec_fields import (
     own_settings,
     settings_of,
 )
-from qft_gui.uploads import UPLOAD_SUFFIXES
+from qft_gui.view.data import size
 from qft_gui.view.numbers import parameters
 
 Inputs = dict[str, Any]
@@ -34,7 +38,7 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
 }
 HELP: dict[str, str] = {
     "model_path": "A folder on this computer, or an id such as owner/name.",
-    "data_path": "The whole path of a .json or .jsonl file on this computer.",
+    "data_path": "The whole path of a file on this computer, or a hub id such as owner/name.",
     **{key: setting.help for key, setting in SETTING_FIELDS.items()},
     "steps": "Updates of the weights.",
     "batch_size": "Rows in a batch.",
@@ -74,28 +78,43 @@ def model_inputs() -> Inputs:
     }
 
 
-def data_inputs() -> tuple[Inputs, gr.UploadButton]:
-    """Which chats: a sample, or a file of one's own."""
-    samples = [(sample.title, name) for name, sample in sample_datasets().items()]
-    inputs: Inputs = {
+def data_choices(own: Iterable[OwnDataset] = ()) -> list[tuple[str, str]]:
+    """Samples, one's own datasets with the newest first, and whatever else there is."""
+    samples = [
+        (f"{sample.title} · {sample.description}", name)
+        for name, sample in sample_datasets().items()
+    ]
+    files = [(f"{one.path.name} · {size(one.size_bytes)}", str(one.path)) for one in own]
+    return [*samples, *files, ("A path or a hub id…", OTHER)]
+
+
+def data_inputs() -> Inputs:
+    """Which chats: a sample, a file of one's own folder, or one that is named."""
+    return {
+        # A file may be added while the page is open, so any value is taken; the engine checks it.
         "data": gr.Dropdown(
-            [*samples, ("A file of your own…", OTHER)],
+            data_choices(),
             value=DEFAULT.data,
             label=LABELS["data"],
             show_label=False,
             container=False,
+            allow_custom_value=True,
+            elem_classes="q-data-choice",
         ),
         "data_path": gr.Textbox(
             label=LABELS["data_path"], info=HELP["data_path"], visible=False, max_lines=1
         ),
     }
-    upload = gr.UploadButton(
-        "Upload a file…",
-        file_types=list(UPLOAD_SUFFIXES),
-        elem_classes="q-quiet q-left",
-        min_width=120,
-    )
-    return inputs, upload
+
+
+def upload_button() -> gr.UploadButton:
+    """Takes any file: what it is, its content tells."""
+    return gr.UploadButton("Choose a file…", elem_classes="q-quiet q-left", min_width=120)
+
+
+def drop_text(folder: Path) -> str:
+    """What stands beside the button that takes files."""
+    return render("data_drop", limit=f"{MAX_UPLOAD_BYTES >> 20} MB", folder=str(folder))
 
 
 def method_inputs(kind: MethodKind, *, is_shown: bool) -> tuple[gr.Row, Inputs]:

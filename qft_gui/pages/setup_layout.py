@@ -6,13 +6,16 @@ import gradio as gr
 
 from engine.contract.method_settings import METHOD_KINDS, MethodKind
 from qft_gui.form import input_names
+from qft_gui.own_datasets import MAX_UPLOAD_BYTES, OwnDatasets
 from qft_gui.pages.parts import fragment, slot
 from qft_gui.pages.setup_fields import (
     Inputs,
     data_inputs,
+    drop_text,
     fine_inputs,
     method_inputs,
     model_inputs,
+    upload_button,
 )
 from qft_gui.setup_frames import START, Frames
 from qft_gui.view.methods import METHOD_NAMES
@@ -21,7 +24,7 @@ from qft_gui.view.methods import METHOD_NAMES
 class SetupLayout:
     """The components of the page, in place."""
 
-    def __init__(self, first: Frames) -> None:
+    def __init__(self, first: Frames, own: OwnDatasets) -> None:
         fragment(
             "title",
             title="New run",
@@ -32,7 +35,9 @@ class SetupLayout:
         with gr.Row(elem_classes="q-grid"):
             with gr.Column(elem_classes="q-stack", scale=8, min_width=0):
                 with gr.Row(elem_classes="q-grid q-pair"):
-                    self._model_and_data(first)
+                    self._model_and_data(first, own)
+                with gr.Column(elem_classes="q-card q-seen-card", min_width=0):
+                    self.seen = slot(first.seen, "data.js")
                 with gr.Column(elem_classes="q-card q-flush", min_width=0):
                     fragment("card_title", number="3", title="How")
                     self.methods = slot(first.methods, "methods.js")
@@ -46,6 +51,7 @@ class SetupLayout:
         self.outputs = [
             self.model,
             self.data,
+            self.seen,
             self.methods,
             self.settings,
             *self.methods_own.values(),
@@ -59,16 +65,18 @@ class SetupLayout:
             self.reading,
         ]
 
-    def _model_and_data(self, first: Frames) -> None:
+    def _model_and_data(self, first: Frames, own: OwnDatasets) -> None:
         with gr.Column(elem_classes="q-card", min_width=0):
             fragment("card_title", number="1", title="Model")
             self.inputs |= model_inputs()
             self.model = slot(first.model)
         with gr.Column(elem_classes="q-card", min_width=0):
             fragment("card_title", number="2", title="Data")
-            data, self.upload = data_inputs()
-            self.inputs |= data
-            self.data = slot(first.data)
+            self.inputs |= data_inputs()
+            with gr.Column(elem_classes="q-drop", min_width=0):
+                self.upload = upload_button()
+                self.drop = slot(drop_text(own.folder), "drop.js", limit=MAX_UPLOAD_BYTES)
+            self.data = slot(first.data, "data.js")
 
     def _method_settings(self, first: Frames) -> None:
         self.settings = gr.Accordion(settings_title(first.kind), open=False, elem_classes="q-more")

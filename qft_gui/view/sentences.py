@@ -18,6 +18,15 @@ _AS_ON_THE_PAGE = (
     (re.compile(r"\b[Ll]eave max_grad_norm out\b"), "Leave Max gradient norm empty"),
     (re.compile(r"\bor use gradients stack\b"), "or set Gradients to stack"),
     (re.compile(r"\bor gradients stack\b"), "or Gradients to stack"),
+    (
+        re.compile(r"\bSay which column is what in data\.columns, such as [^,.]*"),
+        "Choose the columns under Which column is what",
+    ),
+    (re.compile(r"\bdata\.columns\b"), "Which column is what"),
+    (re.compile(r"\bset data\.format to text\b"), "set Format to Plain text"),
+    (re.compile(r"\bdata\.format\b"), "Format"),
+    (re.compile(r"\bdata\.config\b"), "Part of the dataset"),
+    (re.compile(r"\bdata\.split\b"), "Split"),
 )
 
 

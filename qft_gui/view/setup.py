@@ -1,4 +1,4 @@
-"""Facts beside the inputs of the Setup page: the model, the data, the preset, the command."""
+"""Facts beside the inputs of the Setup page: the model, the preset, the command."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from typing import Any
 
 import yaml
 
-from engine.contract.bundled import catalogue, sample_datasets
+from engine.contract.bundled import catalogue
 from engine.contract.presets import MethodChoice
 from qft_gui.forecasts import Report
-from qft_gui.readers import DataFacts
 from qft_gui.view.methods import choice_name
 from qft_gui.view.numbers import MISSING, parameters
 
@@ -38,33 +37,6 @@ def model_facts(report: Report) -> dict[str, Any]:
         "vocabulary": f"{shape.vocab_size:,}" if shape else MISSING,
         "note": notes[model.kind],
         "is_reading": report.is_reading,
-    }
-
-
-def data_facts(source: str, report: Report) -> dict[str, Any]:
-    """What a bundled sample holds, or what the engine found in a file of one's own."""
-    sample = sample_datasets().get(source)
-    if sample is None:
-        return _file_facts(report.data) | {"is_reading": report.is_reading_data}
-    return {
-        "known": True,
-        "rows": f"{sample.rows:,}",
-        "heldout": f"{sample.heldout_rows:,}",
-        "format": "",
-        "note": sample.description,
-    }
-
-
-def _file_facts(data: DataFacts | None) -> dict[str, Any]:
-    if data is None:
-        return {"known": False}
-    left = f"{data.refused:,} rows are left out: they hold no chat." if data.refused != 1 else ""
-    return {
-        "known": True,
-        "rows": f"{data.rows:,}",
-        "heldout": "",
-        "format": data.format,
-        "note": (left or "1 row is left out: it holds no chat.") if data.refused else "",
     }
 
 

@@ -39,7 +39,12 @@ class Batch:
     @property
     def num_target_tokens(self) -> int:
         """Tokens that the loss counts; the first of each row has nothing before it."""
-        return int((self.labels[:, 1:] != IGNORED).sum())
+        return sum(self.num_targets_of_rows)
+
+    @property
+    def num_targets_of_rows(self) -> list[int]:
+        """The same of each row."""
+        return (self.labels[:, 1:] != IGNORED).sum(dim=1).tolist()
 
     @property
     def num_tokens(self) -> int:

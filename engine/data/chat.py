@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
@@ -36,6 +37,7 @@ DEFAULT_TEMPLATE = (
 # Chats that are rendered and encoded together: enough to keep both processes busy.
 _BATCH = 256
 _BATCH_CHARACTERS = 1 << 20
+_AHEAD = 3  # batches on their way
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class _Batch:
     chats: Sequence[Chat]
     odd: Sequence[bool]
     rendered: Sequence[Rendered]
-    encodings: Sequence[Encoding]
+    encodings: Sequence[Encoding] = ()
 
 
 class ChatEncoder:
@@ -139,14 +141,16 @@ class ChatEncoder:
             RequestError: The template cannot be used at all.
         """
         waiting = iter(items)
-        with ThreadPoolExecutor(1, thread_name_prefix="encode") as encoder:
-            # While one batch is used here, the next is rendered and cut into tokens there.
-            ahead = encoder.submit(self._batch, _next_batch(waiting))
-            while (batch := ahead.result()).items:
-                ahead = encoder.submit(self._batch, _next_batch(waiting))
-                of_chats = self._encode_chats(batch)
-                for item in batch.items:
-                    yield self._passage(item) if isinstance(item, Passage) else next(of_chats)
+        ahead: deque[Future[_Batch]] = deque()
+        # While one batch is used here, the next is cut into tokens, and the one after rendered.
+        with ThreadPoolExecutor(1) as renderer, ThreadPoolExecutor(1) as encoder:
+            while True:
+                while len(ahead) < _AHEAD and (batch := _next_batch(waiting)):
+                    rendered = renderer.submit(self._rendered, batch)
+                    ahead.append(encoder.submit(self._in_tokens, rendered))
+                if not ahead:
+                    return
+                yield from self._encode_batch(ahead.popleft().result())
 
     def prompt_tokens(self, messages: Sequence[dict[str, Any]]) -> list[int]:
         """Tokens of a conversation up to where the assistant begins to speak.
@@ -194,7 +198,7 @@ class ChatEncoder:
             for key, value in message.items()
         }
 
-    def _batch(self, items: Sequence[Item]) -> _Batch:
+    def _rendered(self, items: Sequence[Item]) -> _Batch:
         chats = [item for item in items if not isinstance(item, Passage)]
         odd = [any(self._control.are_in(turn.content) for turn in chat) for chat in chats]
         messages = [
@@ -204,13 +208,22 @@ class ChatEncoder:
             for chat, is_odd in zip(chats, odd, strict=True)
         ]
         rendered = self._process.chats(messages) if chats else []
+        return _Batch(items, chats, odd, rendered)
+
+    def _in_tokens(self, rendered: Future[_Batch]) -> _Batch:
+        batch = rendered.result()
         plain = [
             one.text
-            for one, is_odd in zip(rendered, odd, strict=True)
+            for one, is_odd in zip(batch.rendered, batch.odd, strict=True)
             if not (one.refusal or is_odd)
         ]
-        encodings = self._backend.encode_batch(plain, add_special_tokens=False)
-        return _Batch(items, chats, odd, rendered, encodings)
+        batch.encodings = self._backend.encode_batch(plain, add_special_tokens=False)
+        return batch
+
+    def _encode_batch(self, batch: _Batch) -> Iterator[Encoded | RowError]:
+        of_chats = self._encode_chats(batch)
+        for item in batch.items:
+            yield self._passage(item) if isinstance(item, Passage) else next(of_chats)
 
     def _encode_chats(self, batch: _Batch) -> Iterator[Encoded | RowError]:
         encodings = iter(batch.encodings)

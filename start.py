@@ -97,7 +97,8 @@ def hand_over(arguments: list[str]) -> int:
 def run_checks(pytest_arguments: list[str]) -> int:
     """Run every check, also after one that failed; 1 if any failed."""
     in_ci = os.environ.get("CI", "").lower() == "true"
-    more = {"QFT_REQUIRE_BROWSER": "1"} if in_ci else {}  # elsewhere a missing browser is a skip
+    # Two workers have a core each. Elsewhere a missing browser is a skip.
+    more = {"OMP_NUM_THREADS": "1", **({"QFT_REQUIRE_BROWSER": "1"} if in_ci else {})}
     checks = {
         "ruff format --check": ["-m", "ruff", "format", "--check", "."],
         "ruff check": ["-m", "ruff", "check", "."],

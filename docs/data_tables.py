@@ -8,6 +8,7 @@ from docs.tables import result, table
 def check_table() -> str:
     """Time and memory of checks, and one line about damaged files."""
     found, damaged = result("check_speed"), result("data_fuzz")
+    outcomes = damaged["outcomes"]
     rows = [
         (
             f"{one['rows']:,}",
@@ -22,7 +23,7 @@ def check_table() -> str:
         f"{table(headings, rows)}\n\nOn a {found['hardware']}, once the tokenizer is loaded, "
         "without a store from before.\n\n"
         f"Of {damaged['cases']:,} files of random bytes, cut off or changed at random, "
-        f"{damaged['outcomes']['read']:,} could be read and {damaged['outcomes']['refused']:,} were refused in a sentence; "
-        f"the slowest took {damaged['seconds']['max']:.1f} s, and no process more than "
+        f"{outcomes['read']:,} could be read and {outcomes['refused']:,} were refused in a "
+        f"sentence; the slowest took {damaged['seconds']['max']:.1f} s, and no process more than "
         f"{damaged['peak_bytes'] / 1e6:.0f} MB."
     )

@@ -62,8 +62,9 @@ def _settle(page: Page, name: str) -> None:
         box = page.get_by_placeholder("Ask something")
         box.fill("Who are you?")
         box.press("Enter")
-        for side in ("base", "tuned"):
-            page.wait_for_selector(f"#chat-{side} .bot", timeout=60_000)
+        page.wait_for_function(
+            "document.body.innerText.split('tokens/s').length === 3", timeout=60_000
+        )
         page.wait_for_timeout(3000)
     if name == "X-ray":
         page.get_by_role("button", name="Take the X-ray").click()

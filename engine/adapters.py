@@ -8,6 +8,7 @@ Finetuning of Quantized LLMs" (Dettmers et al., 2023), equation 5: the same with
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -90,24 +91,46 @@ def _move(module: nn.Module, device: torch.device) -> None:
         setattr(module, name, buffer.to(device))
 
 
-def add_adapter(model: nn.Module, config: LoraConfig, seed: int) -> dict[str, nn.Parameter]:
+def add_adapter(
+    model: nn.Module, config: LoraConfig, seed: int, name: str = ADAPTER
+) -> dict[str, nn.Parameter]:
     """Put an adapter on a frozen model, in place.
 
     Args:
-        model: As `freeze` leaves it.
+        model: As `freeze` leaves it; it may have adapters of other names.
         config: As `adapter_config` makes it.
         seed: Decides the random half of the adapter.
+        name: Of the adapter among those of this model.
 
     Returns:
         By name the adapter's matrices, in float32: all that is trained.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # A second adapter is meant: each is asked for by its name.
+        warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
         torch.manual_seed(seed)
-        inject_adapter_in_model(config, model, ADAPTER)
-    cast_adapter_dtype(model, ADAPTER)  # to float32, from the format of the layer beside it
-    trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
+        inject_adapter_in_model(config, model, name)
+    cast_adapter_dtype(model, name)  # to float32, from the format of the layer beside it
+    trained = {
+        path: one
+        for path, one in model.named_parameters()
+        if one.requires_grad and f".{name}." in path
+    }
     assert all(parameter.dtype == torch.float32 for parameter in trained.values())
     return trained
+
+
+def switch_to(model: nn.Module, name: str | None) -> None:
+    """Have a model answer with one of its adapters, or as its base alone, for None.
+
+    No weight is moved or computed: it takes milliseconds, whatever the model's size.
+    """
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            layer: Any = module
+            layer.enable_adapters(name is not None)
+            if name is not None:
+                layer.set_adapter([name], inference_mode=True)
 
 
 def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -21,12 +21,14 @@ import torch
 import transformers
 
 from engine.checkpoint import clean_up, prune
+from engine.contract.device_lock import claim_device
 from engine.contract.errors import ExitCode, RequestError, RequestErrors
 from engine.contract.events import EventWriter
 from engine.contract.identity import current_identity
 from engine.contract.run_dir import FORMAT, RunDir
 from engine.contract.status import EXIT_CODES, Status
 from engine.export import remove_export
+from engine.memory.device_key import device_key
 from engine.meter import MemorySampler, peak_resident_bytes
 from engine.methods.protocol import NonFiniteError
 from engine.model import choose_torch_device
@@ -71,6 +73,10 @@ class Attempt:
 
     def _train(self) -> Status:
         device = choose_torch_device(self._run.spec().train.device)
+        with claim_device(device_key(str(device)), "training", self._run.name):
+            return self._train_on(device)
+
+    def _train_on(self, device: torch.device) -> Status:
         sampler = MemorySampler(device, lambda fields: self._events.emit("vram", **fields))
         sampler.start()
         try:
@@ -78,6 +84,9 @@ class Attempt:
             self._trainer = Trainer(
                 self._run, self._prepared, self._events, self._number, self._stop_requested
             )
+            if self._number > 1:
+                # An export of an earlier stop would answer for a model that moves on from here.
+                remove_export(self._run)
             self._trainer.train()
             self._trainer.export()
             return "finished"
@@ -200,9 +209,6 @@ def _claimed(run: RunDir) -> ExitCode:
         }
     )
     clean_up(run)
-    if number > 1:
-        # An export of an earlier stop would answer for a model that has moved on.
-        remove_export(run)
     with EventWriter(run.events_path, number) as events:
         return EXIT_CODES[Attempt(run, events, number).conduct()]
 

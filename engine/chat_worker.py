@@ -1,12 +1,21 @@
-"""Answers from base and tuned model, on pipes: it must not outlive its caller.
+"""Answers from one or two models, on pipes: it must not outlive its caller.
 
 `python -m engine.chat_worker` reads one JSON object per line and writes one per line. End of input
-ends it, and with it the memory that the models hold.
+ends it, and with it the memory that the models hold and the lock of its GPU. Every request has an
+`id`; its answers carry that and an `event`, and the last one is `end`.
 
-Requests: `{"id", "op": "load", "base", "tuned"}`, `{"id", "op": "ask", "messages": {"base": [...],
-"tuned": [...]}, "seed", "temperature", "max_new_tokens", "system"}`, `{"id", "op": "stop",
-"target"}`. Answers carry the request's `id` and an `event`: `loaded`, `text`, `done`, `error`,
-`end`.
+`{"op": "load", "b": TARGET, "a": TARGET or null, "runs": DIR, "device": "auto", "share": true}`
+    What answers, under the names `a` and `b`. `a` may be left out; null is the model that `b` was
+    made from. `loading` comes before each model, then `loaded`, or `error`: then nothing answers.
+`{"op": "ask", "messages": {SIDE: [...]}, "system": TEXT, ...}`
+    With the fields of `engine.sampling.Sampling`. One side after the other: `loading` where it has
+    to be fetched, `text` at most ten times a second, `done`.
+`{"op": "prompt", "messages": {SIDE: [...]}, "system": TEXT, "max_new_tokens": N}`
+    `prompt` for each side: what its model would read.
+`{"op": "stop", "target": ID}`
+    Ends that answer, and is not answered itself.
+`{"op": "unload"}`
+    Frees models and GPU.
 """
 
 from __future__ import annotations
@@ -17,180 +26,237 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-import torch
-
+from engine.chat_models import ChatModels, Loading
+from engine.chat_side import FOUR_BIT
 from engine.contract.errors import RequestError, RequestErrors, mistakes
-from engine.contract.model_source import is_adapter_folder, resolve_model
-from engine.contract.paths import is_file
-from engine.generate import Sampling, reply_to
-from engine.model import LoadedModel, choose_torch_device, fetch_model
+from engine.contract.run_dir import default_runs
+from engine.conversation import Message, checked_messages, fitting_prompt
+from engine.generate import reply_to
+from engine.identity_proof import IdentityProof
+from engine.model import choose_torch_device
 from engine.out_of_memory import is_out_of_memory
-from engine.result import load_result
+from engine.pieces import TimedPieces
+from engine.sampling import Sampling, sampling_from
+from engine.target import Target, find_base, find_target
 
-# A fixed question: two different models give its next word different scores.
-PROBE = "Who are you, and what can you tell me?"
 MAX_LINE = 4 << 20
+SIDES = ("a", "b")
 
 
 class ChatWorker:
-    """Holds the two models and answers one request at a time.
+    """Holds the models and answers one request at a time.
 
     Args:
         output: Where answers go, a line each.
+        **options: Of `ChatModels`.
     """
 
-    def __init__(self, output: TextIO) -> None:
+    def __init__(self, output: TextIO, **options: Any) -> None:
         self._output = output
         self._requests: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._stopped: set[int] = set()
-        self._models: dict[str, LoadedModel] = {}
-        self._loaded: dict[str, str] = {}
+        self.models = ChatModels(self._tell_loading, **options)
+        self._number = 0
 
     def serve(self, lines: TextIO) -> None:
         """Until the input ends. Stop requests overtake: they are read in a thread of their own."""
         threading.Thread(target=self._read, args=(lines,), daemon=True).start()
         while (request := self._requests.get()) is not None:
-            self._answer(request)
+            self.answer(request)
 
     def _read(self, lines: TextIO) -> None:
         for line in lines:
             request = _parse(line)
             if request.get("op") == "stop":
-                self._stopped.add(int(request.get("target", -1)))
+                self._stopped.add(_number_in(request, "target"))
             else:
                 self._requests.put(request)
         # The caller is gone: end at once, whatever is being answered.
         os._exit(0)
 
-    def _answer(self, request: dict[str, Any]) -> None:
-        number = int(request.get("id", 0))
+    def answer(self, request: dict[str, Any]) -> None:
+        """Do what a request says; whatever is wrong with it is told, and the worker lives."""
+        self._number = _number_in(request, "id")
         try:
-            if request.get("op") == "load":
-                self._load(number, str(request["base"]), request.get("tuned"))
-            elif request.get("op") == "ask":
-                self._ask(number, request)
-            else:
-                raise RequestError("op", f"unknown request {request.get('op')!r}.")
+            self._do(request)
         except (RequestError, RequestErrors) as error:
             first = mistakes(error)[0]
-            self._send(number, "error", message=first.message, advice=first.advice)
+            self._send("error", **first.as_json())
         except (KeyError, TypeError, ValueError) as error:
-            self._send(number, "error", message=f"The request is malformed: {error}", advice="")
+            self._malformed(error)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            self._forget_models(number)
+            self.models.unload()
+            self._send(
+                "error",
+                message="There is not enough memory for this.",
+                advice="Stop a running training or close other programs, then load again.",
+            )
         finally:
-            self._stopped.discard(number)
-            self._send(number, "end")
+            self._stopped.discard(self._number)
+            self._send("end")
 
-    def _forget_models(self, number: int) -> None:
-        self._models.clear()
-        self._loaded.clear()
-        self._send(
-            number,
-            "error",
-            message="There is not enough memory for both models.",
-            advice="Stop a running training or close other programs, then try again.",
-        )
+    def _malformed(self, error: Exception) -> None:
+        self._send("error", message=f"The request is malformed: {str(error)[:200]}", advice="")
 
-    def _load(self, number: int, base: str, tuned: str | None) -> None:
+    def _do(self, request: dict[str, Any]) -> None:
+        operation = request.get("op")
+        if operation == "load":
+            self._load(request)
+        elif operation == "ask":
+            self._ask(request)
+        elif operation == "prompt":
+            self._show_prompts(request)
+        elif operation == "unload":
+            self.models.unload()
+        else:
+            raise RequestError("op", f"unknown request {str(operation)[:40]!r}.")
+
+    def _load(self, request: Mapping[str, Any]) -> None:
         started = time.perf_counter()
-        wanted = {"base": base} if tuned is None else {"base": base, "tuned": tuned}
-        for side in [side for side in self._loaded if self._loaded[side] != wanted.get(side)]:
-            self._models.pop(side, None)
-            del self._loaded[side]
-        for side, source in wanted.items():
-            if side not in self._models:
-                self._models[side] = _load_side(source)
-                self._loaded[side] = source
-        difference = self._difference()
-        self._send(
-            number,
-            "loaded",
-            different=difference != 0,
-            largest_difference=difference,
-            seconds=round(time.perf_counter() - started, 3),
-        )
+        # Whatever becomes of this request, what was there before is not what was asked for.
+        self.models.clear()
+        device = choose_torch_device(str(request.get("device") or "auto"))
+        targets = _targets_in(request)
+        proof = self.models.load(targets, device, share=request.get("share") is not False)
+        seconds = time.perf_counter() - started
+        self._send("loaded", **self._loaded(proof, str(device)), seconds=round(seconds, 3))
 
-    def _difference(self) -> float | None:
-        """Largest difference of the next word's log-probabilities on the probe, in nats.
+    def _loaded(self, proof: IdentityProof, device: str) -> dict[str, Any]:
+        models, sides = self.models, self.models.sides
+        shared = models.plan == "shared"
+        base_form = next(iter(sides.values())).form if shared else None
+        rate = models.bytes_per_s if models.plan == "swapped" else None
+        return {
+            "plan": models.plan,
+            "device": device,
+            "sides": {
+                name: {
+                    "name": side.target.name,
+                    "form": side.form,
+                    "bytes": side.num_bytes,
+                    "context": side.context,
+                    "wait_s": side.num_bytes / rate if rate else None,
+                }
+                for name, side in sides.items()
+            },
+            "base_form": base_form,
+            "base_difference": models.base_difference(),
+            "proof": proof.as_json(),
+            "different": proof.different,
+            "largest_difference": proof.largest_difference,
+            "notes": _notes(models, proof),
+        }
 
-        None for two vocabularies, whose words cannot be compared.
-        """
-        if len(self._models) < 2:
-            return 0.0
-        base, tuned = (_probe_scores(self._models[side]) for side in ("base", "tuned"))
-        if base.shape != tuned.shape:
-            return None
-        return float((base - tuned).abs().max())
+    def _ask(self, request: Mapping[str, Any]) -> None:
+        sampling = sampling_from(request)
+        for name, messages in self._conversations(request).items():
+            if self._is_stopped():
+                break
+            self._stream(name, messages, sampling)
 
-    def _ask(self, number: int, request: Mapping[str, Any]) -> None:
-        sampling = Sampling(
-            int(request["seed"]), float(request["temperature"]), int(request["max_new_tokens"])
-        )
-        system = str(request.get("system") or "")
-        for side, messages in dict(request["messages"]).items():
-            if side not in self._models:
-                raise RequestError("messages", f"no {side} model is loaded.", "Load one first.")
-            self._stream(number, side, _with_system(messages, system), sampling)
+    def _conversations(self, request: Mapping[str, Any]) -> dict[str, list[Message]]:
+        """By side, checked before any is answered."""
+        by_side, system = request["messages"], str(request.get("system") or "")
+        found = {name: checked_messages(one, system) for name, one in dict(by_side).items()}
+        for name in found:
+            self.models.side(name)
+        return found
 
-    def _stream(
-        self, number: int, side: str, messages: Sequence[dict[str, str]], sampling: Sampling
-    ) -> None:
-        loaded = self._models[side]
+    def _stream(self, name: str, messages: list[Message], sampling: Sampling) -> None:
+        loaded = self.models.use(name)
+        pieces = TimedPieces(lambda text: self._send("text", side=name, text=text))
         reply = reply_to(
-            loaded.model,
-            loaded.tokenizer,
-            messages,
-            sampling,
-            on_text=lambda piece: self._send(number, "text", side=side, text=piece),
-            stop_requested=lambda: number in self._stopped,
+            loaded.model, loaded.tokenizer, messages, sampling, pieces.add, self._is_stopped
         )
+        pieces.flush()
+        rate = reply.tokens_per_s
         self._send(
-            number,
             "done",
-            side=side,
+            side=name,
             num_tokens=reply.num_tokens,
             seconds=round(reply.seconds, 3),
             first_token_s=round(reply.first_token_s, 3),
+            tokens_per_s=round(rate, 2) if rate else None,
             stopped=reply.stopped,
+            prompt_tokens=reply.prompt_tokens,
+            dropped_turns=reply.dropped_turns,
         )
 
-    def _send(self, number: int, event: str, **fields: Any) -> None:
-        self._output.write(json.dumps({"id": number, "event": event, **fields}) + "\n")
+    def _show_prompts(self, request: Mapping[str, Any]) -> None:
+        length = sampling_from(request).max_new_tokens
+        for name, messages in self._conversations(request).items():
+            side = self.models.side(name)
+            prompt = fitting_prompt(side.tokenizer, messages, side.context, length)
+            self._send(
+                "prompt",
+                side=name,
+                text=prompt.text,
+                num_tokens=len(prompt.tokens),
+                dropped_turns=prompt.dropped_turns,
+                context=side.context,
+            )
+
+    def _is_stopped(self) -> bool:
+        return self._number in self._stopped
+
+    def _tell_loading(self, loading: Loading) -> None:
+        self._send("loading", **vars(loading))
+
+    def _send(self, event: str, **fields: Any) -> None:
+        self._output.write(json.dumps({"id": self._number, "event": event, **fields}) + "\n")
         self._output.flush()
 
 
 def _parse(line: str) -> dict[str, Any]:
     try:
         request = json.loads(line) if len(line) <= MAX_LINE else None
-    except ValueError:
+    except (ValueError, RecursionError):
         request = None
     return request if isinstance(request, dict) else {"op": "a line that is no JSON object"}
 
 
-def _load_side(source: str) -> LoadedModel:
-    folder = Path(source)
-    if not (is_file(folder / "config.json") or is_adapter_folder(folder)):
-        folder = fetch_model(resolve_model(source), None)
-    return load_result(folder, choose_torch_device("auto"))
+def _number_in(request: Mapping[str, Any], name: str) -> int:
+    value = request.get(name)
+    return value if isinstance(value, int) else 0
 
 
-@torch.inference_mode()
-def _probe_scores(loaded: LoadedModel) -> torch.Tensor:
-    device = next(loaded.model.parameters()).device
-    tokens = loaded.tokenizer(PROBE, return_tensors="pt")["input_ids"].to(device)
-    return loaded.model(input_ids=tokens).logits[0, -1].float().log_softmax(-1).cpu()
+def _targets_in(request: Mapping[str, Any]) -> dict[str, Target]:
+    runs = Path(str(request["runs"])) if request.get("runs") else default_runs()
+    found = {name: request[name] for name in SIDES if name in request}
+    if not any(found.values()):
+        raise RequestError("b", "no model is named.", "Name one to talk to.")
+    if "b" in found and found["b"] is None:
+        del found["b"]
+    return {
+        name: find_target(str(text), runs) if text else find_base(str(found["b"]), runs)
+        for name, text in found.items()
+    }
 
 
-def _with_system(messages: Sequence[dict[str, str]], system: str) -> list[dict[str, str]]:
-    first = [{"role": "system", "content": system}] if system.strip() else []
-    return [*first, *messages]
+def _notes(models: ChatModels, proof: IdentityProof) -> list[str]:
+    """What a person should know of these two, in sentences."""
+    sides = models.sides
+    notes: list[str] = []
+    if models.plan == "shared" and any(side.parts is None for side in sides.values()):
+        form = next(iter(sides.values())).form
+        if form == FOUR_BIT:
+            notes.append("The original answers from its weights in 4 bits, as the adapter knew it.")
+    if models.plan == "swapped":
+        notes.append("Both do not fit into memory together: each is loaded when it is asked.")
+    notes += [
+        f"Of {sides[name].target.name} there is no record to compare it with."
+        for name, one in proof.sides.items()
+        if one.same_as_recorded is None
+    ]
+    if len(sides) == 2 and not proof.different:
+        notes.append("Both sides are the same model.")
+    return notes
 
 
 def main() -> None:

@@ -50,6 +50,7 @@ class Expectation:
             "free_bytes": told.free_bytes,
             "calibrated_by": self.calibrated_by,
             "estimated_bytes": self.estimated.tensor_bytes,
+            "device": self.device.name,
         }
 
 

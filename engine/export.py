@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import save_torch_state_dict
 from torch import Tensor
-from transformers.core_model_loading import revert_weight_conversion
 
 from engine.checkpoint import disk_errors
 from engine.contract.durable import sync_file, sync_folder
+from engine.contract.paths import is_file
 from engine.contract.run_dir import RunDir
+from engine.exports.end_of_turn import all_end_tokens
+from engine.exports.model_card import CardForm, model_card
+from engine.exports.run_facts import CARD, facts_of
+from engine.exports.shards import in_original_form, write_shards
+from engine.fingerprint import record_result
 from engine.methods.lora import LoraMethod
 from engine.methods.protocol import Method
 from engine.model import LoadedModel
-
-_LARGEST_SHARD = "4GB"
 
 
 def export_model(run: RunDir, loaded: LoadedModel, method: Method) -> Path:
@@ -34,6 +38,8 @@ def export_model(run: RunDir, loaded: LoadedModel, method: Method) -> Path:
     try:
         with disk_errors():
             _write(draft, loaded, method)
+            _write_card(run, draft, loaded, method)
+            record_result(draft, loaded)
         for file in draft.iterdir():
             sync_file(file)
         sync_folder(draft)
@@ -75,25 +81,54 @@ def _write(folder: Path, loaded: LoadedModel, method: Method) -> None:
     loaded.tokenizer.save_pretrained(folder)
 
 
+def _write_card(run: RunDir, folder: Path, loaded: LoadedModel, method: Method) -> None:
+    if not is_file(run.spec_path):
+        return
+    is_adapter = isinstance(method, LoraMethod)
+    weights = "float32, adapter only" if is_adapter else format_name(loaded.stored_dtype)
+    form = CardForm("adapter" if is_adapter else "model", weights)
+    text = model_card(facts_of(run, loaded.folder), form)
+    (folder / CARD).write_text(text, encoding="utf-8")
+
+
+def format_name(dtype: torch.dtype) -> str:
+    """What a format is called.
+
+    >>> format_name(torch.bfloat16)
+    'bfloat16'
+    """
+    return str(dtype).removeprefix("torch.")
+
+
 def _write_model(folder: Path, loaded: LoadedModel, method: Method) -> None:
-    model: Any = loaded.model
     dtype = loaded.stored_dtype
-    weights = {
-        name: tensor.to(device="cpu", dtype=dtype, copy=True) for name, tensor in method.weights()
-    }
-    # To the names of the original's files: transformers has some others in memory.
-    original = revert_weight_conversion(model, weights)
-    weights = {name: _by_itself(tensor) for name, tensor in original.items()}
-    save_torch_state_dict(weights, folder, max_shard_size=_LARGEST_SHARD, metadata={"format": "pt"})
+    weights = (
+        (name, tensor.to(device="cpu", dtype=dtype, copy=True)) for name, tensor in method.weights()
+    )
+    write_model(folder, loaded, weights, dtype)
+
+
+def write_model(
+    folder: Path, loaded: LoadedModel, weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype
+) -> None:
+    """Write a model's weights, config and generation settings as transformers reads them.
+
+    Args:
+        folder: Where to.
+        loaded: The model that it was made from.
+        weights: By their names in that model, each once; taken one at a time.
+        dtype: Their format.
+
+    Raises:
+        SafetensorError: The disk is full or failing.
+    """
+    model: Any = loaded.model
+    write_shards(folder, in_original_form(model, loaded.folder, weights))
     config = type(model.config).from_dict(model.config.to_dict())
     config.dtype = dtype
     config.save_pretrained(folder)
     if model.can_generate() and model.generation_config is not None:
-        model.generation_config.save_pretrained(folder)
-
-
-def _by_itself(tensor: Tensor) -> Tensor:
-    """Experts come apart as views of one tensor, which no file can hold."""
-    if tensor.untyped_storage().nbytes() == tensor.nbytes:
-        return tensor
-    return tensor.clone(memory_format=torch.contiguous_format)
+        settings = deepcopy(model.generation_config)
+        ends = all_end_tokens(model, loaded.tokenizer)
+        settings.eos_token_id = ends[0] if len(ends) == 1 else ends or None
+        settings.save_pretrained(folder)

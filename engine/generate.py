@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
-from transformers import StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
+from transformers import StoppingCriteriaList
 
-from engine.contract.errors import RequestError
-from engine.data.chat import ChatEncoder
+from engine.conversation import fitting_prompt
+from engine.pieces import Interrupted, Pieces, StopBetweenTokens, stopping_within_passes
+from engine.sampling import Sampling
 
 StopReason = Literal["end", "length", "stop"]
-_WHOLE_CONTEXT = 1 << 30
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How to choose words. Temperature 0 always takes the likeliest."""
-
-    seed: int = 0
-    temperature: float = 0.0
-    max_new_tokens: int = 128
+# A longer prompt goes through the model in parts: memory stays small, and a stop is heard sooner.
+# The size is fixed, since rounding depends on it: the same question has the same answer.
+PROMPT_PART = 256
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came out; times in seconds."""
+    """What came out; times in seconds.
+
+    Attributes:
+        dropped_turns: Oldest messages that were left out, for lack of room.
+    """
 
     text: str
     num_tokens: int
     seconds: float
     first_token_s: float
     stopped: StopReason
+    prompt_tokens: int = 0
+    dropped_turns: int = 0
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """After the first token; None for a reply that is no longer."""
+        writing = self.seconds - self.first_token_s
+        return (self.num_tokens - 1) / writing if self.num_tokens > 1 and writing > 0 else None
 
 
 def no_listener(piece: str) -> None:
@@ -63,94 +66,68 @@ def reply_to(
     Args:
         model: A causal language model in evaluation mode.
         tokenizer: With a chat template.
-        messages: Role and content.
+        messages: Role and content. The oldest turns are left out where they are more than it reads.
         sampling: How to choose.
         on_text: Called with each new piece; the pieces add up to the reply.
-        stop_requested: Asked after every token.
+        stop_requested: Asked after every token and before every layer.
 
     Raises:
-        RequestError: The conversation fills the model's context.
+        RequestError: The last question alone fills the model's context.
     """
-    encoder = ChatEncoder(tokenizer, _WHOLE_CONTEXT, train_on="replies")
-    prompt = encoder.prompt_tokens(messages)
+    pieces = Pieces(tokenizer, on_text)
+    prompt = fitting_prompt(tokenizer, messages, context_of(model), sampling.max_new_tokens)
+    stopping = StopBetweenTokens(stop_requested)
+    try:
+        with stopping_within_passes(model, stop_requested):
+            _generate(model, tokenizer, prompt.tokens, prompt.room, sampling, pieces, stopping)
+    except Interrupted:
+        stopping.stopped = True
+        pieces.end()
+    ended = bool(pieces.tokens) and pieces.tokens[-1] in end_tokens(model, tokenizer)
+    return Reply(
+        pieces.text,
+        len(pieces.tokens) - ended,  # a final end-of-turn token does not count
+        pieces.seconds,
+        pieces.first_token_s,
+        "end" if ended else "stop" if stopping.stopped else "length",
+        len(prompt.tokens),
+        prompt.dropped_turns,
+    )
+
+
+def _generate(
+    model: Any,
+    tokenizer: Any,
+    prompt: list[int],
+    room: int,
+    sampling: Sampling,
+    pieces: Pieces,
+    stopping: StopBetweenTokens,
+) -> None:
     tokens = torch.tensor([prompt], device=model.device)
-    streamer = _Pieces(tokenizer, on_text)
-    stopping = _OnRequest(stop_requested)
+    in_parts = {"prefill_chunk_size": PROMPT_PART} if _goes_in_parts(model, len(prompt)) else {}
     torch.manual_seed(sampling.seed)
-    sampled = {"do_sample": True, "temperature": sampling.temperature}
     model.generate(
         tokens,
         attention_mask=torch.ones_like(tokens),
-        max_new_tokens=_room(model, len(prompt), sampling.max_new_tokens),
+        max_new_tokens=room,
         eos_token_id=sorted(end_tokens(model, tokenizer)) or None,
         pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id or 0,
-        streamer=streamer,
+        streamer=pieces,
         stopping_criteria=StoppingCriteriaList([stopping]),
-        **(sampled if sampling.temperature else _GREEDY),
+        **in_parts,
+        **sampling.options(),
     )
-    return streamer.reply(end_tokens(model, tokenizer), stopped=stopping.stopped)
 
 
-# A model's own settings may sample; these switch them off without a warning each.
-_GREEDY: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+def _goes_in_parts(model: Any, length: int) -> bool:
+    return length > PROMPT_PART and model.generation_config.use_cache is not False
 
 
-class _Pieces(BaseStreamer):
-    """Turns tokens into pieces of text that never end inside a character."""
-
-    def __init__(self, tokenizer: Any, on_text: Callable[[str], None]) -> None:
-        self._tokenizer = tokenizer
-        self._on_text = on_text
-        self._tokens: list[int] | None = None
-        self._text = ""
-        self._started = time.perf_counter()
-        self._first_token_s = 0.0
-
-    def put(self, value: Tensor) -> None:
-        """The prompt first, then every token."""
-        if self._tokens is None:
-            self._tokens = []
-            return
-        if not self._tokens:
-            self._first_token_s = time.perf_counter() - self._started
-        self._tokens.extend(value.flatten().tolist())
-        text = self._decoded()
-        if text.startswith(self._text) and not text.endswith("\ufffd"):
-            self._tell(text)
-
-    def end(self) -> None:
-        """What was held back, but for the first bytes of a character that was cut."""
-        self._tell(self._decoded().rstrip("\ufffd"))
-
-    def reply(self, ends: set[int], *, stopped: bool) -> Reply:
-        """The whole; a final end-of-turn token does not count."""
-        tokens = self._tokens or []
-        ended = bool(tokens) and tokens[-1] in ends
-        return Reply(
-            self._text,
-            len(tokens) - ended,
-            time.perf_counter() - self._started,
-            self._first_token_s,
-            "end" if ended else "stop" if stopped else "length",
-        )
-
-    def _decoded(self) -> str:
-        return self._tokenizer.decode(self._tokens or [], skip_special_tokens=True)
-
-    def _tell(self, text: str) -> None:
-        piece, self._text = text[len(self._text) :], text
-        if piece:
-            self._on_text(piece)
-
-
-class _OnRequest(StoppingCriteria):
-    def __init__(self, requested: Callable[[], bool]) -> None:
-        self._requested = requested
-        self.stopped = False
-
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Any:
-        self.stopped = self.stopped or self._requested()
-        return torch.full((input_ids.shape[0],), self.stopped, device=input_ids.device)
+def context_of(model: Any) -> int | None:
+    """Tokens that a model reads; None if it sets no limit."""
+    context = getattr(model.config, "max_position_embeddings", None)
+    return int(context) if context else None
 
 
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:
@@ -158,16 +135,3 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:
     configured = getattr(model.generation_config, "eos_token_id", None)
     listed = configured if isinstance(configured, list) else [configured]
     return {int(token) for token in [*listed, tokenizer.eos_token_id] if token is not None}
-
-
-def _room(model: Any, prompt: int, wish: int) -> int:
-    """Tokens that still fit into the model's context."""
-    context = getattr(model.config, "max_position_embeddings", None)
-    room = wish if not context else min(wish, int(context) - prompt)
-    if room < 1:
-        raise RequestError(
-            "messages",
-            f"the conversation is {prompt} tokens long and the model reads {context}.",
-            "Clear it, or ask something shorter.",
-        )
-    return room

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from engine.data.token_store import StoredExamples
 from engine.data.tokenized import TokenizedData, tokenize_data
 from engine.data.training_batches import TrainingBatches
 from engine.expectation import Expectation, expect
+from engine.fingerprint import Fingerprint, fingerprint_of, record_base
 from engine.live_tensors import live_tensors
 from engine.memory.devices import choose_device
 from engine.memory.estimate import Forecast
@@ -102,13 +103,40 @@ def prepare(run: RunDir, events: EventWriter) -> Prepared:
     Raises:
         RequestError: Something the spec names cannot be used.
     """
-    prepared = prepare_new(run.spec(), events)
+    of_base: list[Fingerprint] = []
+
+    def note(loaded: LoadedModel) -> None:
+        if run.fingerprint is None:
+            of_base.append(fingerprint_of(loaded, loaded.folder))
+
+    prepared = prepare_new(run.spec(), events, note)
+    if of_base:
+        _record(run, prepared, of_base[0])
     prepared.progress = _restore(run, prepared.method, events)
     return prepared
 
 
-def prepare_new(spec: RunSpec, events: Listener) -> Prepared:
+def _record(run: RunDir, prepared: Prepared, of_base: Fingerprint) -> None:
+    """Before anything is restored: an adapter that is new adds nothing to its base."""
+    as_trained = None
+    if prepared.spec.method.kind in ("lora", "qlora"):
+        as_trained = fingerprint_of(prepared.loaded, prepared.loaded.folder)
+    record_base(run, of_base, as_trained)
+
+
+def _do_nothing(loaded: LoadedModel) -> None:
+    del loaded
+
+
+def prepare_new(
+    spec: RunSpec, events: Listener, on_loaded: Callable[[LoadedModel], None] = _do_nothing
+) -> Prepared:
     """Load, check and lay out; needs no run folder.
+
+    Args:
+        spec: A complete spec.
+        events: Who is told what happens.
+        on_loaded: Called with the model as its files hold it.
 
     Raises:
         RequestError: Something the spec names cannot be used.
@@ -117,13 +145,14 @@ def prepare_new(spec: RunSpec, events: Listener) -> Prepared:
     device = choose_torch_device(spec.train.device)
     reference = resolve_model(spec.model.source)
     loaded = load_model(fetch_model(reference, spec.model.revision))
+    on_loaded(loaded)
     if loaded.template_added:
         events.emit("notice", message="The model has no chat template; a plain one is used.")
     data = tokenized(spec, loaded)
     for sentence in (*_cut_sentence(spec, loaded), *sentences_about(data)):
         events.emit("notice", message=sentence)
     order = training_batches(spec, loaded, data.training)
-    events.emit("phase", phase="preparing")
+    events.emit("phase", phase="preparing", rows=len(data.store))
     shape = find_shape(reference, spec.model.revision)
     expected = expect(spec, shape, choose_device(str(device)), order.widest)
     events.emit("memory", of="forecast", **expected.fields())

@@ -1,4 +1,4 @@
-"""A run's state as its newest checkpoint holds it, read without touching the run.
+"""A run's state as one of its checkpoints holds it, read without touching the run.
 
 `engine.preparation` takes a run over: it writes events and sets broken checkpoints aside. What is
 here only looks, so that it may be called while another process trains.
@@ -41,17 +41,18 @@ class RunState:
     adapted: LoadedModel | None
 
 
-def read_state(run: RunDir, spec: RunSpec) -> RunState | None:
-    """The newest checkpoint that verifies, laid out in main memory; None if there is none.
+def read_state(run: RunDir, spec: RunSpec, step: int | None = None) -> RunState | None:
+    """A checkpoint that verifies, laid out in main memory; None if there is none.
 
     Args:
         run: The run folder; not changed.
         spec: The run's own.
+        step: Of which checkpoint; by default the newest.
 
     Raises:
         RequestError: The model that the run began with cannot be had any more.
     """
-    with _newest(run) as found:
+    with _newest(run, step) as found:
         if found is None:
             return None
         step, stored = found
@@ -82,10 +83,10 @@ def _on_any_computer(spec: RunSpec) -> RunSpec:
 
 
 @contextmanager
-def _newest(run: RunDir) -> Iterator[tuple[int, Any] | None]:
+def _newest(run: RunDir, step: int | None) -> Iterator[tuple[int, Any] | None]:
     """Step and open tensors of the newest whole checkpoint; open, it may be removed meanwhile."""
     for _ in range(TRIES):
-        folder = _first_whole(run)
+        folder = _first_whole(run, step)
         if folder is None:
             break
         try:
@@ -98,8 +99,26 @@ def _newest(run: RunDir) -> Iterator[tuple[int, Any] | None]:
     yield None
 
 
-def _first_whole(run: RunDir) -> Path | None:
+def whole_checkpoint(run: RunDir, step: int) -> Path:
+    """The folder of one checkpoint.
+
+    Raises:
+        RequestError: There is none of that step, or it is not what was committed.
+    """
+    folder = _first_whole(run, step)
+    if folder is None:
+        raise RequestError(
+            "TARGET",
+            f"{run.name} has no whole checkpoint of step {step}.",
+            "Choose another, or the result.",
+        )
+    return folder
+
+
+def _first_whole(run: RunDir, step: int | None) -> Path | None:
     for folder in committed(run):
+        if step is not None and folder.name != f"step-{step:06d}":
+            continue
         try:
             if verify(run, folder) is None:
                 return folder

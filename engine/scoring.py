@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from engine.contract.bundled import heldout_path, sample_datasets
 from engine.generate import Sampling, reply_to
@@ -33,21 +35,29 @@ def held_out_hits(loaded: LoadedModel, sample: str) -> Hits:
         loaded: A model in evaluation mode.
         sample: Name of the bundled dataset.
     """
+    found = list(prompt_hits(loaded, sample))
+    return Hits(sum(found), len(found))
+
+
+def prompt_hits(
+    loaded: LoadedModel, sample: str, most_prompts: int | None = None
+) -> Iterator[bool]:
+    """The same, prompt by prompt, in the order of the file.
+
+    Args:
+        loaded: A model in evaluation mode.
+        sample: Name of the bundled dataset.
+        most_prompts: Of more the first are asked; None for all.
+    """
     scorer = sample_datasets()[sample].scorer
-    lines = heldout_path(sample).read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
     sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS)
-    hits = sum(
-        score_reply(
-            scorer,
-            reply_to(
-                loaded.model,
-                loaded.tokenizer,
-                [{"role": "user", "content": row["prompt"]}],
-                sampling,
-            ).text,
-            row,
-        )
-        for row in rows
-    )
-    return Hits(hits, len(rows))
+    for row in held_out_prompts(sample)[:most_prompts]:
+        messages = [{"role": "user", "content": row["prompt"]}]
+        reply = reply_to(loaded.model, loaded.tokenizer, messages, sampling)
+        yield score_reply(scorer, reply.text, row)
+
+
+def held_out_prompts(sample: str) -> list[dict[str, Any]]:
+    """What a bundled dataset asks: rows with `prompt`, and what its scorer needs."""
+    lines = heldout_path(sample).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]

@@ -27,16 +27,17 @@ class LiveTensorMeter(TorchDispatchMode):
         self.live_bytes = 0
         self.peak_bytes = 0
         for tensor in alive:
-            self._watch(tensor)
+            self.watch(tensor)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for value in tree_iter(result):
             if isinstance(value, Tensor):
-                self._watch(value)
+                self.watch(value)
         return result
 
-    def _watch(self, tensor: Tensor) -> None:
+    def watch(self, tensor: Tensor) -> None:
+        """Count a tensor from now on, until it is freed."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         size = storage.nbytes()

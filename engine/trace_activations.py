@@ -14,9 +14,10 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import AutoModelForCausalLM, masking_utils
 
+from engine.fake_tensors import FakeTensors
 from engine.memory.activation_trace import (
     ActivationTrace,
     AtGradient,
@@ -32,6 +33,7 @@ from engine.tensor_meter import LiveTensorMeter
 _ROWS, _LENGTH = 2048, 1024
 _FORMATS: tuple[Compute, ...] = ("float32", "bfloat16")
 _SAME = 1e-4  # bytes per token at two lengths: rounding, and no attention
+_traced: dict[tuple[str, Compute, bool], tuple[ActivationTrace, ...]] = {}  # by this process
 
 
 def trace_activations(
@@ -51,10 +53,13 @@ def trace_activations(
         data, which there is none of.
     """
     traces: dict[str, ActivationTrace] = {}
+    text = config.to_json_string(use_diff=False)
     for compute in formats:
         for adapter in adapters:
-            found = _in_either_format(config, compute, adapter=adapter) or ()
-            for packed, trace in zip((False, True), found, strict=False):
+            way = (text, compute, adapter)
+            if way not in _traced:
+                _traced[way] = _in_either_format(config, compute, adapter=adapter) or ()
+            for packed, trace in zip((False, True), _traced[way], strict=False):
                 traces[trace_key(compute, adapter=adapter, packed=packed)] = trace
     return traces
 
@@ -91,14 +96,16 @@ def _plain_and_packed(
     longest = getattr(config.get_text_config(), "max_position_embeddings", None) or _LENGTH
     length = min(_LENGTH, longest)
     both_lengths = (length // 2, length)
-    with FakeTensorMode():
+    with FakeTensors():
         few = _kinds_of_blocks(config)
         half, whole = (_model(config, n, compute, adapter=adapter) for n in (few, 2 * few))
         masked = [[_kept(model, length) for length in both_lengths] for model in (half, whole)]
         with _one_text_a_row():
-            short, long = (_kept(half, length) / length for length in both_lengths)
-            lengths = (length,) if abs(long / short - 1) < _SAME else both_lengths
-            plain = _trace(half, whole, few, lengths)
+            alone = {length: _kept(half, length) for length in both_lengths}
+            short, long = (kept / length for length, kept in alone.items())
+            if abs(long / short - 1) < _SAME:
+                del alone[both_lengths[0]]
+            plain = _trace(half, whole, few, alone)
     packed = plain.with_mask(
         block=_slope(_less(masked[1], masked[0]), both_lengths).scaled(1 / few),
         outside=_slope(_less(masked[0], masked[1], 2), both_lengths),
@@ -126,9 +133,12 @@ class _Run(NamedTuple):
     at_gradients: dict[tuple[int, int], int]
 
 
-def _trace(half: nn.Module, whole: nn.Module, few: int, lengths: Sequence[int]) -> ActivationTrace:
-    """A few blocks and twice as many, kept first, and then recomputed."""
-    alone = [_kept(half, length) for length in lengths]
+def _trace(half: nn.Module, whole: nn.Module, few: int, kept_of: dict[int, int]) -> ActivationTrace:
+    """A few blocks and twice as many, kept first, and then recomputed.
+
+    `kept_of` has what the few keep, for each length.
+    """
+    lengths, alone = tuple(kept_of), tuple(kept_of.values())
     kept = [_there_and_back(whole, length) for length in lengths]
     again = kept
     if all(parameter.requires_grad for parameter in whole.parameters()):
@@ -206,10 +216,14 @@ def _stored_shape(named: NamedWeight) -> tuple[int, int]:
 def _metered(model: nn.Module, length: int) -> Iterator[tuple[LiveTensorMeter, int, Tensor]]:
     """A forward pass under the meter: the meter, what was alive before, and the hidden states."""
     tokens = torch.zeros(_ROWS, length, dtype=torch.long)
-    with LiveTensorMeter([*model.parameters(), *model.buffers(), tokens]) as meter:
+    fakes = cast(FakeTensors, cast(Any, tokens).fake_mode)
+    meter = fakes.meter = LiveTensorMeter([*model.parameters(), *model.buffers(), tokens])
+    try:
         before = meter.live_bytes
         base: Any = cast(Any, model).base_model
         yield meter, before, base(input_ids=tokens, use_cache=False).last_hidden_state
+    finally:
+        fakes.meter = None
 
 
 def _less(bytes_: Sequence[int], others: Sequence[int], times: int = 1) -> list[int]:

@@ -7,34 +7,20 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, Any, Literal, cast
+from typing import Any
 
-from engine.contract.launch import PROJECT, engine_environment
+from qft_gui.chat_process import ChatError, ChatProcess, Event
 
-Models = tuple[str, str | None]
-Event = dict[str, Any]
+Models = tuple[str | None, str | None]
 
 WORKER = (sys.executable, "-m", "engine.chat_worker")
-END_PATIENCE_S = 1.0  # from end-of-file to the kill
 STOP_PATIENCE_S = 10.0  # a stop waits for the next token, and a long prompt for its first
 MAX_REQUEST_BYTES = 4 * 1024**2  # the worker reads no longer line
-KILLED = -9
-
-
-class ChatError(Exception):
-    """Why there is no answer: `message`, one plain sentence, and `advice`, which may be empty."""
-
-    def __init__(self, message: str, advice: str = "") -> None:
-        super().__init__(f"{message} {advice}".strip())
-        self.message = message
-        self.advice = advice
 
 
 class ChatClient:
@@ -47,14 +33,14 @@ class ChatClient:
         self._numbers = itertools.count(1)
         # Guards what follows; notified when `_current` becomes None.
         self._changed = threading.Condition()
-        self._worker: _Worker | None = None
+        self._worker: ChatProcess | None = None
         self._current: _Request | None = None
         self._loaded: Models | None = None
         self._comparison: dict[str, Any] | None = None
 
     @property
     def loaded(self) -> Models | None:
-        """The base and the tuned model that answer now; None if the worker holds none."""
+        """What answers now as `a` and as `b`; None if the worker holds nothing."""
         return self._loaded
 
     @property
@@ -62,55 +48,93 @@ class ChatClient:
         """Whether models are being loaded or an answer is being written."""
         return self._current is not None
 
-    def load(self, base: str, tuned: str | None) -> dict[str, Any]:
+    def load(
+        self,
+        a: str | None,
+        b: str | None,
+        *,
+        on_loading: Callable[[Event], None] = lambda event: None,
+        **options: object,
+    ) -> dict[str, Any]:
         """Have the worker hold these models; nothing happens if it does already.
 
+        Args:
+            a: A run, a model or a checkpoint, as `engine ask` takes it; None for the model that
+                `b` was made from.
+            b: Another; None for `a` alone.
+            on_loading: Called before each model with `side`, `name`, `plan`, `num_bytes` and
+                `expected_s`, in the thread that called this.
+            **options: `runs`, the folder that names of runs are looked up in; `device`; `share`,
+                False for a base in its own format beside an adapter of its 4-bit form.
+
         Returns:
-            `different` and `largest_difference` (nats, on a fixed question) of the two models, and
-            the `seconds` that loading took.
+            What the worker says in `loaded`: `plan`, `device`, `sides`, `base_form`,
+            `base_difference`, `proof`, `different`, `largest_difference` (nats), `notes`,
+            `seconds`.
 
         Raises:
-            ChatError: If the chat is busy, the models cannot be loaded, or the worker dies.
+            ChatError: If the chat is busy, the models cannot be loaded or are not what was recorded
+                of them, or the worker dies.
         """
-        models = (base, tuned)
+        models = (a, b)
         with self._changed:
             if self._comparison and self._loaded == models and self._current is None:
                 return dict(self._comparison)
-        request = self._send("load", models, base=base, tuned=tuned)
-        event = request.next_event()
+        request = self._send("load", models, a=a, b=b, **options)
+        while (event := request.next_event())["event"] == "loading":
+            on_loading(_without_number(event))
         if event["event"] == "error":
             raise ChatError(event["message"], event["advice"])
         return _comparison_in(event)
 
     def ask(
-        self,
-        messages: dict[Literal["base", "tuned"], list[dict[str, str]]],
-        *,
-        seed: int,
-        temperature: float,
-        max_new_tokens: int,
-        system: str = "",
+        self, messages: Mapping[Any, list[dict[str, str]]], **settings: object
     ) -> Generator[Event, None, None]:
         """The answer of each side in `messages`, while it is written.
 
         Closing the generator stops the answer. Nothing is asked before the first `next`.
 
+        Args:
+            messages: By side, `a` or `b`; the user speaks last.
+            **settings: `system`, `seed`, `temperature`, `top_p`, `top_k`, `repetition_penalty`,
+                `max_new_tokens`.
+
         Yields:
-            `{"event": "text", "side", "text"}` for every piece of text, and once per side
-            `{"event": "done", "side", "num_tokens", "seconds", "first_token_s", "stopped"}`.
+            `{"event": "text", "side", "text"}` at most ten times a second, and once per side
+            `{"event": "done", "side", "num_tokens", "seconds", "first_token_s", "tokens_per_s",
+            "stopped", "prompt_tokens", "dropped_turns"}`. Where a side has to be fetched first,
+            `{"event": "loading", "side", "name", "num_bytes", "expected_s"}`.
 
         Raises:
             ChatError: If the chat is busy, nothing is loaded, a side fails, or the worker dies.
         """
-        sampling = {"seed": seed, "temperature": temperature, "max_new_tokens": max_new_tokens}
-        request = self._send("ask", None, messages=messages, system=system, **sampling)
+        return self._events("ask", dict(messages), settings)
+
+    def prompts(
+        self, messages: Mapping[Any, list[dict[str, str]]], **settings: object
+    ) -> dict[str, dict[str, Any]]:
+        """What each side would read: `text`, `num_tokens`, `dropped_turns` and `context` by side.
+
+        Args:
+            messages: As in `ask`.
+            **settings: `system` and `max_new_tokens`.
+
+        Raises:
+            ChatError: As in `ask`.
+        """
+        return {event["side"]: event for event in self._events("prompt", dict(messages), settings)}
+
+    def _events(
+        self, operation: str, messages: object, settings: dict[str, object]
+    ) -> Generator[Event, None, None]:
+        request = self._send(operation, None, messages=messages, **settings)
         failure: ChatError | None = None
         try:
             while (event := request.next_event())["event"] != "end":
                 if event["event"] == "error":
                     failure = ChatError(event["message"], event["advice"])
                 else:
-                    yield {key: value for key, value in event.items() if key != "id"}
+                    yield _without_number(event)
         finally:
             self._stop(request)
         if failure is not None:
@@ -148,10 +172,10 @@ class ChatClient:
         worker.send(line)
         return request
 
-    def _start(self) -> _Worker:
+    def _start(self) -> ChatProcess:
         try:
             self._log.parent.mkdir(parents=True, exist_ok=True)
-            return _Worker(self._command, self._log, self._deliver, self._worker_ended)
+            return ChatProcess(self._command, self._log, self._deliver, self._worker_ended)
         except OSError as error:
             raise ChatError(f"The chat process did not start: {error.strerror}.") from error
 
@@ -173,12 +197,12 @@ class ChatClient:
                 self._loaded, self._comparison = request.models, _comparison_in(event)
             elif event["event"] == "error":
                 self._comparison = None  # the models may be gone: the next `load` has to look
-            if event["event"] == "end" or request.models:
+            if event["event"] == "end" or (request.models and event["event"] != "loading"):
                 self._current = None
                 self._changed.notify_all()
         request.events.put(event)
 
-    def _worker_ended(self, worker: _Worker) -> None:
+    def _worker_ended(self, worker: ChatProcess) -> None:
         with self._changed:
             if self._worker is not worker:
                 return
@@ -205,90 +229,6 @@ class _Request:
         return event
 
 
-class _Worker:
-    """The process. A thread of its own drains its output, whatever the callers do."""
-
-    def __init__(
-        self,
-        command: Sequence[str],
-        log: Path,
-        deliver: Callable[[Event], None],
-        ended: Callable[[_Worker], None],
-    ) -> None:
-        with log.open("ab") as errors:
-            self._log, self._log_start = log, errors.tell()
-            self._process = subprocess.Popen(
-                command,
-                cwd=PROJECT,
-                env=engine_environment(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                # Ctrl-C in the terminal is for the window, which then closes this process.
-                start_new_session=True,
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            )
-        self._input = cast(IO[bytes], self._process.stdin)
-        self._output = cast(IO[bytes], self._process.stdout)
-        self._deliver, self._ended = deliver, ended
-        self._closed = False
-        self._writing = threading.Lock()
-        threading.Thread(target=self._read, name="chat-reader", daemon=True).start()
-
-    def send(self, line: bytes) -> None:
-        """Write to a worker that may be dead: then the reader tells whoever waits."""
-        with self._writing, suppress(BrokenPipeError, ValueError):
-            self._input.write(line)
-            self._input.flush()
-
-    def close(self) -> None:
-        """End of input, and the kill if that is not enough."""
-        self._closed = True
-        # A writer that hangs on a full pipe holds the lock until the process is killed.
-        if self._writing.acquire(timeout=END_PATIENCE_S / 4):
-            self._end_input()
-            self._writing.release()
-        self._wait()
-
-    def why_it_ended(self) -> ChatError:
-        """One sentence for the person who waits, with the last line of the log."""
-        if self._closed:
-            return ChatError("The models were unloaded.", "Load them again to go on.")
-        cause = f"The chat process ended unexpectedly, with code {self._process.returncode}."
-        if self._process.returncode == KILLED:
-            cause = "The system ended the chat process, most likely for lack of memory."
-        log = self._log.read_bytes()[self._log_start :].decode(errors="replace")
-        last_line = log.replace("\r", "\n").strip().rpartition("\n")[2]
-        advice = "Load the models again; a smaller model needs less memory."
-        return ChatError(f"{cause} Its last words: {last_line}" if last_line else cause, advice)
-
-    def _read(self) -> None:
-        with self._output:
-            for line in self._output:
-                try:
-                    event = dict(json.loads(line))
-                except (TypeError, ValueError):
-                    with self._log.open("ab") as log:
-                        log.write(b"not understood: " + line)
-                else:
-                    self._deliver(event)
-        self._wait()
-        with self._writing:
-            self._end_input()
-        self._ended(self)
-
-    def _end_input(self) -> None:
-        with suppress(BrokenPipeError):  # a line that it did not live to read
-            self._input.close()
-
-    def _wait(self) -> None:
-        try:
-            self._process.wait(END_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-
 def _line(request: Event) -> bytes:
     line = json.dumps(request).encode() + b"\n"
     if len(line) > MAX_REQUEST_BYTES:
@@ -296,5 +236,9 @@ def _line(request: Event) -> bytes:
     return line
 
 
+def _without_number(event: Event) -> Event:
+    return {key: value for key, value in event.items() if key != "id"}
+
+
 def _comparison_in(event: Event) -> dict[str, Any]:
-    return {key: event[key] for key in ("different", "largest_difference", "seconds")}
+    return {key: value for key, value in event.items() if key not in ("id", "event")}

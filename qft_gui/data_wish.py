@@ -34,11 +34,13 @@ class Reading:
         columns: Column by role, in the order in which they were named.
         config: Which part of a hub dataset.
         split: Which split of a hub dataset.
+        encoding: Of a text file, as Python names it.
     """
 
     source: str = ""
     format: str = ""
     columns: tuple[tuple[str, str], ...] = ()
+    encoding: str = ""
     config: str = ""
     split: str = ""
 
@@ -56,6 +58,7 @@ class Reading:
         given = {
             "format": self.format,
             "columns": dict(self.columns),
+            "encoding": self.encoding,
             "config": self.config,
             "split": self.split,
         }
@@ -86,7 +89,8 @@ class DataWish:
         """The question behind a spec as the form holds it; numbers that cannot be are left out."""
         data, train = document["data"], document["train"]
         length, percent = train.get("sequence_length"), data.get("eval_percent")
-        options = {name: data.get(name) for name in ("format", "config", "split", "train_on")}
+        names = ("format", "encoding", "config", "split", "train_on")
+        options = {name: data.get(name) for name in names}
         if isinstance(length, int) and 8 <= length <= 1 << 20:
             options["sequence_length"] = str(length)
         if isinstance(percent, int | float) and 0 <= percent <= 50:

@@ -18,13 +18,16 @@ QUIETLY: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Navigation:
-    """The handles that lead from one page to another."""
+    """The handles that lead from one page to another.
+
+    Attributes:
+        talk: Which run is to be talked to, and how: `run`, `mode` and `at`, the moment of the wish.
+    """
 
     blocks: gr.Blocks
     tabs: gr.Tabs
     run: gr.Dropdown
-    compared: gr.Dropdown
-    chat_mode: gr.Radio
+    talk: gr.State
 
 
 def run_picker(elem_id: str) -> gr.Dropdown:

@@ -26,7 +26,7 @@ GRADIO_SETTINGS = {
     "GRADIO_RUN_HISTORY": "False",
 }
 MOUNTING: dict[str, Any] = {
-    "css_paths": STATIC / "style.css",
+    "css_paths": [STATIC / "style.css", STATIC / "compare.css"],
     "head_paths": STATIC / "head.html",
     "max_file_size": "256mb",
     "allowed_paths": [],
@@ -79,10 +79,17 @@ def plotly_script() -> Path:
     return Path(package.origin).parent / "package_data" / "plotly.min.js"
 
 
-def make_application(runs: Path, address: Address) -> tuple[Guard, ChatRoom]:
+def make_application(
+    runs: Path, address: Address, client: ChatClient | None = None
+) -> tuple[Guard, ChatRoom]:
     """The guarded ASGI application, and the chat room that must be closed with it.
 
     Gradio is imported here, which takes seconds.
+
+    Args:
+        runs: Folder of all runs.
+        address: Where it will be served.
+        client: Who talks to the chat worker; by default a new one.
     """
     import gradio as gr
     from fastapi import FastAPI
@@ -94,7 +101,7 @@ def make_application(runs: Path, address: Address) -> tuple[Guard, ChatRoom]:
     application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     application.add_middleware(GZipMiddleware, minimum_size=1000)
     plotly_path = _serve_plotly(application)
-    room = ChatRoom(ChatClient(chat_log(runs)))
+    room = ChatRoom(client or ChatClient(chat_log(runs)), runs.resolve())
     page = build_blocks(Service(runs), room, plotly_path)
     gr.mount_gradio_app(application, page, path="/", theme=make_theme(), **MOUNTING)
     return Guard(application, port=address.port, extra_hosts=address.names), room

@@ -15,7 +15,7 @@ from qft_gui.form import CLIP_OF, LABELS, NEVER, OTHER, Form, early_mistakes, fi
 from qft_gui.fragments import render
 from qft_gui.surroundings import NOTHING_KNOWN, Situation, Surroundings
 from qft_gui.view import setup as view
-from qft_gui.view.data import data_card
+from qft_gui.view.data import data_card, still_checking
 from qft_gui.view.example import seen_card
 from qft_gui.view.fit_card import fit_card
 from qft_gui.view.fitting import change_lines
@@ -112,7 +112,7 @@ def setup_frames(
         kind=form.kind,
         is_changed=bool(form.changed),
         fit=render("fit_card", **fit),
-        refusal=render("waits", **said),
+        refusal=render("waits", **said, checking=still_checking(form.data_source, data.look)),
         dock=render("dock", **fit),
         command=render("command", **_command(form, bool(wrong or report.errors or refused))),
         start_label=START_ANYWAY if _will_not_fit(report) else START,

@@ -28,25 +28,20 @@ def build_blocks(service: Service, room: ChatRoom, plotly_url: str) -> gr.Blocks
     """
     with gr.Blocks(title="QFT Workbench", analytics_enabled=False, fill_width=True) as blocks:
         _top_bar(blocks)
+        talk = gr.State(None)  # inside, it would be counted as a tab
         with gr.Tabs(elem_id="nav", selected="setup") as tabs:
             navigation = Navigation(
                 blocks=blocks,
                 tabs=tabs,
                 run=run_picker("run-picker"),
-                compared=run_picker("compared-picker"),
-                chat_mode=gr.Radio(
-                    [("Side by side", "both"), ("Only the tuned one", "tuned")],
-                    value="both",
-                    label="Show",
-                    render=False,
-                ),
+                talk=talk,
             )
             with gr.Tab("Setup", id="setup"):
                 setup.build(service, Forecasts(), navigation)
             with gr.Tab("Run", id="run"):
                 run.build(service, room, navigation, plotly_url)
-            with gr.Tab("Compare", id="compare") as compare_tab:
-                compare.build(service, room, navigation, compare_tab)
+            with gr.Tab("Compare", id="compare"):
+                compare.build(service, room, navigation)
             with gr.Tab("X-ray", id="xray") as xray_tab:
                 xray.build(service, Xrays(service.runs), navigation, xray_tab, plotly_url)
             with gr.Tab("Runs", id="runs") as runs_tab:

@@ -36,6 +36,27 @@ def _one_quiet_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+_modules_frozen = [0]
+
+
+@pytest.fixture(autouse=True)
+def _little_to_collect(_one_quiet_thread: None) -> None:
+    """Nor what a library imported at its first use."""
+    if "torch" in sys.modules and len(sys.modules) != _modules_frozen[0]:
+        gc.collect()
+        gc.freeze()
+        _modules_frozen[0] = len(sys.modules)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_replies() -> Iterator[None]:
+    """Most of a tiny run would be its replies, and what they are to show shows in a few tokens."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "engine.evaluate" in sys.modules:
+            patch.setattr("engine.evaluate.SAMPLE_TOKENS", 8)
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Shapes of tiny models and what their runs measured stay out of the user's folders."""

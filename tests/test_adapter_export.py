@@ -184,7 +184,9 @@ def test_the_chat_worker_compares_it_with_its_base(
         compared = client.load(str(one.loaded.folder), str(run.export))
         assert compared["different"]
         assert compared["largest_difference"] > 0.1
-        events = list(client.ask({"tuned": HELLO}, **question))
+        assert (compared["plan"], compared["base_form"]) == ("shared", "4-bit")
+        assert compared["proof"]["same_as_recorded"] is True
+        events = list(client.ask({"b": HELLO}, **question))
     finally:
         client.close()
     said = "".join(event["text"] for event in events if event["event"] == "text")

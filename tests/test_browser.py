@@ -10,9 +10,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -118,14 +120,37 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def app(tmp_path: Path) -> Iterator[App]:
-    app = App(tmp_path / "runs")
+@cache
+def _own_app(config: pytest.Config) -> App:
+    """One process for all tests of a session: to start it takes longer than most of them."""
+    folder = Path(tempfile.mkdtemp(prefix="qft-browser-"))
+    app = App(folder / "runs")
     app.start()
+
+    def close() -> None:
+        app.end(signal.SIGINT)
+        shutil.rmtree(folder)
+
+    config.add_cleanup(close)
+    return app
+
+
+@pytest.fixture
+def app(request: pytest.FixtureRequest) -> Iterator[App]:
+    """The app with no run and no data: what a test leaves is taken away after it."""
+    app = _own_app(request.config)
     yield app
-    app.end(signal.SIGINT)
+    assert app.process is not None
+    if app.process.poll() is not None:
+        app.start()
     for folder in app.runs.glob("*/spec.json"):
         _end_engine(RunDir(folder.parent))
+    # What begins with a dot is the app's own.
+    for left in (*app.runs.glob("[!.]*"), *app.runs.parent.glob("[!.]*")):
+        if left.is_file():
+            left.unlink()
+        elif left != app.runs:
+            shutil.rmtree(left)
 
 
 def _end_engine(run: RunDir) -> None:
@@ -198,19 +223,19 @@ def test_from_start_to_two_different_answers(app: App, open_page: Callable[..., 
     assert page.evaluate(f"window.chart === {LOSS}")
     assert "fell from" in page.inner_text(".q-read")
     page.get_by_role("button", name="Compare with the original").click()
-    page.get_by_label("Question").fill("Who are you?")
+    page.get_by_label("Question", exact=True).fill("Who are you?")
     page.get_by_role("button", name="Ask", exact=True).click()
-    page.wait_for_selector("#chat-base .bot", timeout=120_000)
-    page.wait_for_selector("#chat-tuned .bot", timeout=120_000)
     page.wait_for_function(
-        "[...document.querySelectorAll('.q-side-line')]"
-        ".every(line => line.innerText.includes('tokens/s'))"
+        "(lines => lines.length === 2 && lines.every(one => one.textContent.includes('tokens/s')))"
+        "([...document.querySelectorAll('.q-cmp-talk .q-side-line')])",
+        timeout=120_000,
     )
-    base, tuned = (page.inner_text(f"#chat-{side} .bot") for side in ("base", "tuned"))
+    base, tuned = page.locator(".q-cmp-talk .q-cmp-text").all_text_contents()
     assert base.strip()
     assert tuned.strip()
     assert base != tuned
-    assert "Checked: two different models" in page.inner_text(".q-side >> nth=1")
+    page.wait_for_selector("[data-part=proof].good")
+    assert "Checked: two different models" in page.inner_text("[data-part=proof]")
     watched.assert_clean()
 
 
@@ -266,9 +291,9 @@ def steps_in_log(run: RunDir) -> list[int]:
 def test_no_page_scrolls_sideways(
     app: App, open_page: Callable[..., Watched], width: int, theme: str
 ) -> None:
-    golden_run(app.runs, "finished")
+    golden_run(app.runs, f"finished-{theme}-{width}")
     error = {"class": "out_of_memory", "message": "Ran out at step 14.", "advice": "Batch 4."}
-    golden_run(app.runs, "failed", done=14, outcome="out_of_memory", error=error)
+    golden_run(app.runs, f"failed-{theme}-{width}", done=14, outcome="out_of_memory", error=error)
     watched = open_page(width, theme)
     page = watched.page
     for name in ("Setup", "Run", "Compare", "Runs"):

@@ -76,6 +76,8 @@ def test_columns_of_any_name_are_mapped_by_hand(
     page.wait_for_function("!document.body.innerText.includes('in no format known here')")
     assert start_button(page).is_enabled()
     assert page.get_by_label("Prompt", exact=True).input_value() == "Frage"
+    assert page.get_by_label("Prompt", exact=True).is_visible()  # what one works in stays open
+    assert page.get_by_label("Encoding", exact=True).is_visible()
     page.get_by_role("button", name="Show command").click()
     command = page.inner_text(".q-code >> nth=0")
     assert "prompt: Frage" in command

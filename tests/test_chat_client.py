@@ -51,6 +51,7 @@ def load(number, base):
         if base == "stray":
             print("a stray line")
             print("[1]")
+        send(number, "loading", side="a", name=base, plan="alone", num_bytes=8, expected_s=None)
         send(number, "loaded", different=False, largest_difference=0.0, seconds=float(loads))
 
 
@@ -75,7 +76,7 @@ threading.Thread(target=read, daemon=True).start()
 while True:
     request = requests.get()
     if request["op"] == "load":
-        load(request["id"], request["base"])
+        load(request["id"], request["a"])
     else:
         for side, messages in request["messages"].items():
             answer(request["id"], side, messages[-1]["content"], request["max_new_tokens"])
@@ -100,7 +101,7 @@ def workers() -> list[psutil.Process]:
 
 
 def ask(client: ChatClient, word: str, *sides: str, **sampling: Any) -> Iterator[dict[str, Any]]:
-    messages: Any = {side: [{"role": "user", "content": word}] for side in sides or ("base",)}
+    messages: Any = {side: [{"role": "user", "content": word}] for side in sides or ("a",)}
     return client.ask(messages, **{**SAMPLING, **sampling})
 
 
@@ -124,8 +125,12 @@ def test_a_pair_is_loaded_once(client: ChatClient) -> None:
     first = client.load("a", "b")
     assert first == {"different": False, "largest_difference": 0.0, "seconds": 1.0}
     assert client.load("a", "b") == first
+    told: list[dict[str, Any]] = []
+    client.load("a", "c", on_loading=told.append)
+    assert [(event["event"], event["name"]) for event in told] == [("loading", "a")]
+    assert client.load("a", "b")["seconds"] == 3.0
     assert client.loaded == ("a", "b")
-    assert client.load("a", None)["seconds"] == 2.0
+    assert client.load("a", None)["seconds"] == 4.0
     assert client.loaded == ("a", None)
     assert len(workers()) == 1
 
@@ -151,13 +156,13 @@ def test_a_model_that_cannot_be_loaded(client: ChatClient) -> None:
 
 def test_both_sides_answer(client: ChatClient) -> None:
     client.load("a", "b")
-    events = list(ask(client, "hi", "base", "tuned", max_new_tokens=3))
+    events = list(ask(client, "hi", "a", "b", max_new_tokens=3))
     kinds = [(event["event"], event["side"]) for event in events]
     assert kinds == [
-        *[("text", "base")] * 3,
-        ("done", "base"),
-        *[("text", "tuned")] * 3,
-        ("done", "tuned"),
+        *[("text", "a")] * 3,
+        ("done", "a"),
+        *[("text", "b")] * 3,
+        ("done", "b"),
     ]
     assert not any("id" in event for event in events)
     assert not client.busy
@@ -325,16 +330,16 @@ def text_of(events: list[dict[str, Any]], side: str) -> str:
 
 
 def test_equal_models_give_equal_answers(chat: ChatClient) -> None:
-    events = list(ask(chat, "Hello! Who are you?", "base", "tuned", temperature=0.8))
-    assert text_of(events, "base")
-    assert text_of(events, "base") == text_of(events, "tuned")
+    events = list(ask(chat, "Hello! Who are you?", "a", "b", temperature=0.8))
+    assert text_of(events, "a")
+    assert text_of(events, "a") == text_of(events, "b")
     done = [event for event in events if event["event"] == "done"]
-    assert [event["side"] for event in done] == ["base", "tuned"]
+    assert [event["side"] for event in done] == ["a", "b"]
     assert all(event["num_tokens"] > 0 for event in done)
 
 
 def test_the_real_worker_stops_at_once(chat: ChatClient) -> None:
-    answer = ask(chat, "Tell me a story.", "base", "tuned", max_new_tokens=400)
+    answer = ask(chat, "Tell me a story.", "a", "b", max_new_tokens=400)
     assert next(answer)["event"] == "text"
     started = time.monotonic()
     chat.stop()
@@ -343,7 +348,7 @@ def test_the_real_worker_stops_at_once(chat: ChatClient) -> None:
 
 
 def test_a_killed_worker_is_replaced(chat: ChatClient) -> None:
-    answer = ask(chat, "Tell me a story.", "base", "tuned", max_new_tokens=400)
+    answer = ask(chat, "Tell me a story.", "a", "b", max_new_tokens=400)
     next(answer)
     (worker,) = workers()
     worker.kill()

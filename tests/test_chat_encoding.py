@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from itertools import groupby
 from typing import Any, Literal
 
 import pytest
 
 from engine.contract.errors import RequestError
+from engine.data import template_child
 from engine.data.chat import DEFAULT_TEMPLATE, ChatEncoder, Encoded, Example
 from engine.data.items import Chat, Turn
 from engine.data.records import RowError
@@ -240,3 +242,39 @@ def test_a_prompt_is_what_stands_before_the_reply(tokenizer: Any, template: str)
     prompt = ChatEncoder(tokenizer, WHOLE, "replies").prompt_tokens([ONE[0].as_message()])
     first = example.trained.index(True)
     assert list(example.tokens[:first]) == prompt
+
+
+@pytest.mark.parametrize(
+    "template", [TEMPLATE, DEFAULT_TEMPLATE, THINKING, BRACKETS, PROMISING, STRICT]
+)
+def test_replies_of_a_long_chat_are_found_as_those_of_a_short_one(
+    template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [f"{n % 7} yes <think>{n} \n" * (1 + n % 3) for n in range(60)]
+    messages = [
+        {"role": "assistant" if n % 2 else "user", "content": one} for n, one in enumerate(words)
+    ]
+    renderer = template_child.Renderer(template, {"eos_token": TURN_END}, 65_536)
+    found = renderer.chat(messages)
+    monkeypatch.setattr(template_child, "_MANY_REPLIES", 1000)
+    assert found == renderer.chat(messages)
+    assert len(found["replies"]) == 30
+
+
+def test_a_very_long_chat_is_rendered_at_once(tokenizer: Any) -> None:
+    one = chat(*(f"yes {number}" for number in range(3000)))
+    started = time.process_time()
+    example = encode(tokenizer, TEMPLATE, one, 400)
+    assert len(example.tokens) <= 400
+    assert time.process_time() - started < 5
+
+
+def test_the_default_template_begins_as_the_model_was_taught() -> None:
+    from transformers import AutoTokenizer
+
+    from engine.contract.bundled import STARTER
+
+    tokenizer = AutoTokenizer.from_pretrained(STARTER)
+    example = encode(tokenizer, DEFAULT_TEMPLATE, ONE)
+    assert example.tokens[0] == tokenizer.bos_token_id
+    assert not example.trained[0]

@@ -29,13 +29,17 @@ SURFACE = {
     "list": "--json --runs DIR",
     "estimate": "SPEC --all-methods --fit --gpu-gib N --json --shorten",
     "inspect": "MODEL --json",
-    "check": "DATA --columns ROLE=COLUMN --config C --eval-percent P --first-example N --format F "
-    "--json --max-rows N --model MODEL --num-examples K --sequence-length N --split S "
-    "--train-on replies|all",
+    "check": "DATA --columns ROLE=COLUMN --config C --encoding E --eval-percent P "
+    "--first-example N --format F --json --max-rows N --model MODEL --num-examples K "
+    "--sequence-length N --split S --train-on replies|all",
     "probe": "SPEC --json",
     "measure": "--device D --json",
     "ask": "TARGET PROMPT --base --json --max-new-tokens N --runs DIR --seed N --system TEXT "
     "--temperature T",
+    "eval": "TARGET DATA --base --chat-template --device D --harness TASKS --json --max-rows N "
+    "--runs DIR --sequence-length N --tasks-folder DIR",
+    "export": "RUN --json --out DIR --runs DIR --to hf|adapter|gguf --type f16|q8_0",
+    "serve": "TARGET --device D --host H --port N --runs DIR --token T",
     "xray": "TARGET --data SOURCE --json --runs DIR",
     "schema": "--json",
 }

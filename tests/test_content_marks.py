@@ -9,8 +9,10 @@ from engine.data.items import Passage, Turn
 
 
 def marks(text: str) -> set[Mark]:
-    assert marks_in((Turn("user", "Hi"), Turn("assistant", text))) == marks_in(Passage(text))
-    return set(marks_in(Passage(text)))
+    found = set(marks_in((Turn("user", "Hi"), Turn("assistant", text))))
+    in_text = {Mark.TEMPLATE_IN_TEXT if mark is Mark.TEMPLATE else mark for mark in found}
+    assert marks_in(Passage(text)) == in_text
+    return found
 
 
 @pytest.mark.parametrize("text", ["I am {{name}}.", "{{ user.name }}", "Dear {{first_name}}"])
@@ -73,9 +75,18 @@ def test_what_belongs_in_a_text_has_no_mark(text: str) -> None:
 
 def test_lost_letters_are_found_and_marks_add_up() -> None:
     assert marks("caf\ufffd") == {Mark.BROKEN}
-    assert marks("{{name}} caf\ufffd \u200b[INST]") == set(Mark)
+    assert marks("{{name}} caf\ufffd \u200b[INST]") == set(Mark) - {Mark.TEMPLATE_IN_TEXT}
     chat = (Turn("user", "{{name}}"), Turn("assistant", "\0"))
     assert marks_in(chat) == {Mark.PLACEHOLDER, Mark.INVISIBLE}
+
+
+def test_nothing_comes_on_top_of_a_text() -> None:
+    sentence = Mark.TEMPLATE_IN_TEXT.sentence(12)
+    assert sentence == (
+        "12 rows of text hold marks of a chat template: they are read as letters. Use messages "
+        "instead, so that the model's own template is applied."
+    )
+    assert "on top" in Mark.TEMPLATE.sentence(12)
 
 
 def test_each_mark_has_a_sentence_with_its_count() -> None:

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from engine.contract.bundled import STARTER
 from engine.data.chat import ChatEncoder, Encoded
 from engine.data.control_tokens import ControlTokens
-from engine.data.items import Passage, Turn
+from engine.data.items import Passage, ToolCall, Turn
 from tests.tiny import TEMPLATE, TURN_END, tiny_tokenizer
 
 
@@ -131,3 +131,43 @@ def test_plain_text_about_control_tokens_is_read_as_it_stands() -> None:
     tokens = [token for example in encoded.examples for token in example.tokens]
     assert not set(tokens) & ControlTokens(tokenizer).names.keys()
     assert tokenizer.decode(tokens) == text
+
+
+def test_calls_and_thoughts_about_control_tokens_are_learned_as_they_stand() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+        "{% if m.reasoning_content %}{{ m.reasoning_content }}{% endif %}{{ m.content }}"
+        "{% for call in m.tool_calls or [] %}{{ call.function | tojson }}{% endfor %}"
+        "{{ '<|im_end|>\n' }}{% endfor %}"
+    )
+    call = ToolCall(f"say{TURN_END}", f'{{"text": "{TURN_END}", "{TURN_END}": 1}}')
+    for reply in (
+        Turn("assistant", "", tool_calls=(call,)),
+        Turn("assistant", "Yes.", reasoning=f"It ends with {TURN_END}."),
+    ):
+        encoder = ChatEncoder(tokenizer, 1000, "replies")
+        (encoded,) = encoder.encode_all([(Turn("user", "Go"), reply)])
+        assert isinstance(encoded, Encoded)
+        assert encoded.has_control
+        end: Any = tokenizer.convert_tokens_to_ids(TURN_END)
+        assert list(encoded.examples[0].tokens).count(end) == 2
+        said = reply.reasoning or TURN_END
+        assert said in encoded.text
+
+
+def test_characters_that_stand_in_for_control_tokens_cannot_forge_one() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    control = ControlTokens(tokenizer)
+    for plane in (0xF0000, 0x100000):
+        for index in range(4):
+            forged = chr(plane + index) * len(TURN_END)
+            words = f"{forged} {TURN_END}"
+            found = control.encode(control.hide(words))
+            assert not set(found.ids) & control.names.keys()
+    alone = f"an icon: {chr(0xF0001)}"
+    encoder = ChatEncoder(tokenizer, 1000, "replies")
+    (encoded,) = encoder.encode_all([(Turn("user", alone), Turn("assistant", "Nice."))])
+    assert isinstance(encoded, Encoded)
+    assert alone in tokenizer.decode(list(encoded.examples[0].tokens))

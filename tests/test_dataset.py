@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from engine.contract.bundled import DATASETS, sample_datasets
 from engine.contract.errors import RequestError
 from engine.contract.spec import DataSpec
+from engine.data.containers.record_file import RowError
 from engine.data.dataset import Dataset, Refusal, Refusals, describe_refusals, snippet_of
 from engine.data.items import Passage, Turn
 from engine.data.source import (
@@ -137,7 +138,8 @@ def test_reasons_are_told_with_where_they_are_first() -> None:
         ("x" * 999, "x" * 200),
         ({"a": "\ud83d"}, '{"a": "?"}'),
         ({"a": [1, 2, 3, 4, 5]}, '{"a": [1, 2, 3, 4]}'),
-        (ValueError("no row"), ""),
+        (RowError("no row"), ""),
+        (RowError("no row", "{'a': \udcff1}" + "x" * 999), "{'a': ?1}" + "x" * 191),
         (7, "7"),
     ],
 )
@@ -179,18 +181,18 @@ def test_what_was_changed_is_told_in_sentences(path: Path) -> None:
 
 
 def test_columns_are_mapped_by_hand(path: Path) -> None:
-    content = jsonl({"Frage": "Hi", "Antwort": "Ho"}, {"Frage": "Hi"})
-    assert "They hold: Frage, Antwort." in sentence(path, content)
-    dataset = read(path, content, columns={"prompt": "Frage", "reply": "Antwort"})
-    assert dataset.columns == {"prompt": "Frage", "reply": "Antwort"}
+    content = jsonl({"Zeile": "Hi", "Sache": "Ho"}, {"Zeile": "Hi"})
+    assert "They hold: Zeile, Sache." in sentence(path, content)
+    dataset = read(path, content, columns={"prompt": "Zeile", "reply": "Sache"})
+    assert dataset.columns == {"prompt": "Zeile", "reply": "Sache"}
     assert (dataset.usable, dataset.refused_count) == (1, 1)
 
 
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(path: Path) -> None:
-    content = jsonl({"Frage": "Hi", "Antwort": "Ho"})
-    columns = {"prompt": "Frage", "reply": "antwort"}
+    content = jsonl({"Zeile": "Hi", "Sache": "Ho"})
+    columns = {"prompt": "Zeile", "reply": "sache"}
     assert sentence(path, content, "data.columns", columns=columns) == (
-        "rows.jsonl has no column antwort; its columns are Frage, Antwort. "
+        "rows.jsonl has no column sache; its columns are Zeile, Sache. "
         "Name one of these, as it is written there."
     )
 
@@ -216,9 +218,9 @@ def test_preference_pairs_need_consent(path: Path) -> None:
         (b" \n\r\n\t\n", "rows.jsonl is empty. "),
         (b"[]", "rows.jsonl is empty. "),
         (
-            jsonl({"Frage": "Hi", "Antwort": "Ho"}),
+            jsonl({"Zeile": "Hi", "Sache": "Ho"}),
             "the rows of rows.jsonl are in no format known here: no question and no reply are "
-            f"found in it (line 1). They hold: Frage, Antwort. {UNKNOWN}",
+            f"found in it (line 1). They hold: Zeile, Sache. {UNKNOWN}",
         ),
         (
             jsonl({"question_id": 1, "turns": ["Who are you?"]}),

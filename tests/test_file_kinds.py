@@ -122,10 +122,29 @@ def test_json_is_read_whatever_the_file_is_called(tmp_path: Path, name: str) -> 
     [
         ("a.txt", b"[Once] upon a time\n", "plain text"),
         ("a.md", b"[[link]] to {that}\n", "plain text"),
-        ("a.md", b"question,answer\nHi,Ho\n", "plain text"),
+        ("a.md", b"question,answer\nHi,Ho\n", "CSV"),
         ("a", b"It was a dark and stormy night.\nThe rain fell, in torrents.\n", "plain text"),
         ("a", b"question,answer\nHi,Ho\n", "CSV"),
         ("a.jsonl", b"question\tanswer\nHi\tHo\n", "TSV"),
+        ("a.txt", "prompt\tcompletion\r\nHi\tHo\r\n".encode("utf-16"), "TSV"),
+        ("a.txt", b"id\ttext\n1\tHi, you\n2\tHo\n", "TSV"),
+        ("a.txt", b"messages;id\n[];1\n", "CSV with semicolons"),
+        ("a.md", b"| prompt | completion |\n|---|---|\n| Hi | Ho |\n", "plain text"),
+        ("a.txt", b"Well, he said\nYes, she said\n", "plain text"),
+        ("a.txt", b"[1] Smith, A.\n[2] Jones, B.\n", "plain text"),
+        ("a", b"[1] Smith, A.\n[2] Jones, B.\n", "plain text"),
+        ("a.md", b"[[1]](#one) says {so}\n", "plain text"),
+        ("a.txt", b"[12.03.24, 18:00] Ann: hi\n[12.03.24, 18:01] Bob: ho\n", "plain text"),
+        ("a.txt", b"[2024-01-01] Dear diary\n", "plain text"),
+        ("a.txt", b"[1, 2] and [3, 4] say so\n", "plain text"),
+        ("a.txt", b"[42]\n", "plain text"),
+        ("a.txt", b'["one", "two"]\n', "a JSON array"),
+        ("a.txt", b'["one", ' + b'"words and words", ' * 9000 + b'"two"]', "a JSON array"),
+        ("a.txt", b'[{"text": "' + b"words " * 20_000 + b'"}]', "a JSON array"),
+        ("a.csv", b"It was late, and cold.\nShe went, alone.\n", "plain text"),
+        ("a.csv", b"It was late.\nShe went, at last, home.\nNo one, of them.\n", "plain text"),
+        ("a.csv", b"What is a cat?,A pet.\nWhat is an ox?,A bull.\n", "CSV"),
+        ("a.csv", b'"It was late, and cold."\n"She went, alone."\n', "CSV with one column"),
         ("a.jsonl", b"hello\n", "JSON Lines"),
         ("a.csv", b"{name},answer\nHi,Ho\n", "CSV"),
     ],
@@ -136,6 +155,30 @@ def test_a_name_decides_only_what_content_leaves_open(
     path = tmp_path / name
     path.write_bytes(content)
     assert open_records(path).container == container
+
+
+def test_running_text_is_told_from_texts_of_their_own(tmp_path: Path) -> None:
+    for name, content, is_running in (
+        ("a.txt", b"Hi", True),
+        ("a.json", b'["Hi", "Ho"]', False),
+        ("a.csv", b"text\nHi\n", False),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert open_records(tmp_path / name).is_running_text == is_running
+
+
+def test_text_that_was_nearly_a_table_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"Monday\tRain\nTuesday\tSun\n")
+    assert open_records(path).notes == [
+        "The lines of a.txt are evenly parted by tabs, but the first names no columns known here, "
+        "so it was read as plain text; call it .tsv to have it read as a table."
+    ]
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"It was late, and cold.\nShe went, alone.\n")
+    assert open_records(path).notes == [
+        "a.csv is called .csv, but its lines are no rows of a table, so it was read as plain text."
+    ]
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])

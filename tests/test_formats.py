@@ -63,6 +63,20 @@ def reason(row: Any, format: str = "auto", **columns: str) -> str:
         ({"Query": "Hi", "reply": "Ho"}, "qa"),
         ({"problem": "Hi", "solution": "Ho", "answer": "7"}, "qa"),
         ({"answer": "Ho", "id": 3, "question": "Hi"}, "qa"),
+        ({"Frage": "Hi", "ANTWORT": "Ho", "Kategorie": "x"}, "qa"),
+        ({"Pregunta": "Hi", "Respuesta": "Ho"}, "qa"),
+        ({"Question": "Hi", "R\u00e9ponse": "Ho"}, "qa"),
+        ({"question": "Hi", "Re\u0301ponse": "Ho"}, "qa"),
+        ({"question": "Hi", "reponse": "Ho"}, "qa"),
+        ({"domanda": "Hi", "risposta": "Ho"}, "qa"),
+        ({"pergunta": "Hi", "resposta": "Ho"}, "qa"),
+        ({"\u95ee\u9898": "Hi", "\u56de\u7b54": "Ho"}, "qa"),
+        ({"\u8cea\u554f": "Hi", "\u56de\u7b54": "Ho"}, "qa"),
+        ({"Prompt": "Hi", "Antwort": "Ho"}, "completion"),
+        (
+            [{"role": "instruction", "content": "Hi"}, {"role": "response", "content": "Ho"}],
+            "messages",
+        ),
     ],
 )
 def test_a_chat_is_found_under_the_names_that_people_use(row: Any, format: str) -> None:
@@ -86,6 +100,11 @@ def test_a_text_alone_is_a_passage(row: Any) -> None:
 
 def test_a_stretch_of_plain_text_does_not_end_where_it_was_cut() -> None:
     assert taken("Once upon a time.") == (Passage("Once upon a time.", is_whole=False), "text")
+
+
+def test_a_text_of_its_own_ends_where_it_ends() -> None:
+    item = RowReader(is_running_text=False).read("Once upon a time.")
+    assert item == Passage("Once upon a time.", is_whole=True)
 
 
 def test_a_text_beside_other_words_is_no_passage_unless_it_is_said_so() -> None:
@@ -299,15 +318,15 @@ def test_a_completion_that_is_labelled_bad_is_not_learned() -> None:
 
 
 def test_columns_set_by_hand_win_over_guesses() -> None:
-    row = {"question": "no", "Frage": "Hi", "Antwort": "Ho", "answer": "no", "messages": "no"}
-    assert taken(row, prompt="Frage", reply="Antwort")[0] == CHAT
+    row = {"question": "no", "Zeile": "Hi", "Sache": "Ho", "answer": "no", "messages": "no"}
+    assert taken(row, prompt="Zeile", reply="Sache")[0] == CHAT
     assert taken({"question": "Hi", "said": "Ho"}, reply="said")[0] == CHAT
     assert taken({"log": GOOD["messages"], **INSTRUCTION}, messages="log") == (CHAT, "messages")
     extra = {"instruction": "Hi", "output": "Ho", "input": "not this"}
     assert taken(extra, input="")[0] == CHAT
     assert said(taken(extra, system="input")[0])[0] == ("system", "not this")
     assert taken({"prompt": "Hi", "chosen": "Ho", "rejected": "No"}, reply="chosen")[0] == CHAT
-    assert reason({"Frage": "Hi"}, prompt="Frage").startswith("it has a question, but no reply")
+    assert reason({"Zeile": "Hi"}, prompt="Zeile").startswith("it has a question, but no reply")
     row = {"log": None, **INSTRUCTION, **GOOD}
     assert reason(row, messages="log") == "it has no list of messages"
 

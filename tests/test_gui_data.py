@@ -24,7 +24,7 @@ from qft_gui.fragments import render
 from qft_gui.own_datasets import OwnDatasets
 from qft_gui.pages.setup_fields import data_choices
 from qft_gui.setup_frames import DataState, Frames, setup_frames
-from qft_gui.view import data, example
+from qft_gui.view import data, example, mapping
 
 ATTACK = "<img src=x onerror=window.__xss=1> ${window.__xss=2} {{7*7}} `x`"
 
@@ -75,9 +75,11 @@ def known(check: DataCheck, **values: Any) -> Look:
     return Look(check=check, is_current=True, example=check.example(1), limit=256, **values)
 
 
-def frames(tmp_path: Path, look: Look, reading: Reading | None = None) -> Frames:
+def frames(
+    tmp_path: Path, look: Look, reading: Reading | None = None, name: str = "mine.csv"
+) -> Frames:
     """The Setup page for a file of a person's own."""
-    file = tmp_path / "mine.csv"
+    file = tmp_path / name
     file.touch()
     form = Form(data=OTHER, data_path=str(file), device="cpu")
     form = replace(form, reading=replace(reading or Reading(), source=str(file)))
@@ -85,7 +87,7 @@ def frames(tmp_path: Path, look: Look, reading: Reading | None = None) -> Frames
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:
-    for module in (data, example, own_datasets, data_wish):
+    for module in (data, example, mapping, own_datasets, data_wish):
         assert doctest.testmod(module).failed == 0
 
 
@@ -176,6 +178,8 @@ def test_text_of_data_is_only_text(tmp_path: Path) -> None:
         ],
         error={"message": ATTACK, "field": "data.columns", "advice": ATTACK},
     )
+    checking = frames(tmp_path, Look(is_checking=True), name=f"{ATTACK.replace('/', '')}.csv")
+    assert "<img" not in checking.refusal
     columns = (("reply", ATTACK),)
     now = frames(tmp_path, known(attack, problem=ATTACK), Reading(columns=columns, split=ATTACK))
     for html in (now.data, now.seen, now.refusal):
@@ -214,6 +218,7 @@ def test_preference_pairs_are_used_only_with_consent(tmp_path: Path) -> None:
 def test_a_check_that_goes_on_keeps_nothing_waiting(tmp_path: Path) -> None:
     now = frames(tmp_path, Look(is_checking=True))
     assert "Checking mine.csv" in now.data
+    assert "Still checking mine.csv." in now.refusal
     assert "Cancel the check" not in now.data
     assert not now.waits
     assert now.is_reading
@@ -222,6 +227,7 @@ def test_a_check_that_goes_on_keeps_nothing_waiting(tmp_path: Path) -> None:
     assert "Checking 50,000 rows" in later.data
     assert "Cancel the check" in later.data
     assert "is-stale" in later.data
+    assert "Still checking" not in later.refusal
 
 
 def test_what_could_not_be_checked_is_said_and_forbids_nothing(tmp_path: Path) -> None:
@@ -244,6 +250,63 @@ def test_the_columns_open_by_themselves_where_help_is_needed(tmp_path: Path) -> 
     by_hand = frames(tmp_path, known(checked()), Reading(columns=(("reply", "Note"),)))
     assert '<option value="Note" selected>' in by_hand.data
     assert "set by hand" in by_hand.data
+
+
+def test_the_encoding_of_a_text_can_be_set_and_of_nothing_else(tmp_path: Path) -> None:
+    found = frames(tmp_path, known(checked())).data
+    assert 'data-act="encoding"' in found
+    assert "UTF-8 (found)" in found
+    assert '<option value="cp1250" >Windows-1250, Central Europe</option>' in found
+    parquet = frames(tmp_path, known(checked(container="Parquet", encoding=None)))
+    assert 'data-act="format"' in parquet.data
+    assert 'data-act="encoding"' not in parquet.data
+    by_hand = frames(tmp_path, known(checked()), Reading(encoding="cp1250")).data
+    assert '<option value="cp1250" selected>' in by_hand
+    assert "set by hand" in by_hand
+    mistake = {"message": "line 3 is no UTF-16.", "field": "data.encoding", "advice": ""}
+    lost = DataCheck.model_validate({"error": mistake})
+    open_now = frames(tmp_path, known(lost), Reading(encoding="utf-16")).data
+    assert 'data-keep="mapping" open' in open_now
+    assert '<option value="utf-16" selected>' in open_now
+
+
+@pytest.mark.parametrize("encoding", mapping.ENCODINGS)
+def test_each_encoding_that_is_offered_is_one_of_the_spec(encoding: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("question,answer\nHi,Ho\n", encoding=encoding)
+    form = Form(data=OTHER, data_path=str(file))
+    asked = replace(form, reading=Reading(form.data_source, encoding=encoding))
+    assert validate_spec(asked.document()).data.encoding == encoding
+    wish = DataWish.of(asked.document())
+    assert f"--encoding={encoding}" in wish.arguments(1)
+    assert wish.state() != DataWish.of(form.document()).state()
+
+
+def test_each_reason_is_told_once_beside_its_rows(tmp_path: Path) -> None:
+    said = "3 rows are left out: the answer is empty (3 rows, the first is line 7)."
+    card = frames(tmp_path, known(checked(warnings=[said]))).data
+    assert card.count("the answer is empty") == 2  # the sentence, and the row of the table
+    reasons = [{"reason": f"reason {n}", "count": 1, "first": n} for n in range(1, 6)]
+    many = frames(tmp_path, known(checked(reasons=reasons))).data
+    assert "reason 3" not in many  # the sentence of the engine tells the first three
+    assert "Further reasons" in many
+    assert "1: reason 4 (first: line 4)" in many
+    shown = checked(refused_count=250, refused=[{"row": 1, "reason": "r", "snippet": ""}] * 100)
+    assert "The first 100 of them:" in frames(tmp_path, known(shown)).data
+
+
+def test_lengths_that_are_all_the_same_are_told_truly(tmp_path: Path) -> None:
+    same = {"p50": 10, "p95": 10, "max": 10, "total": 100, "trained": 50}
+    seen = frames(tmp_path, known(checked(tokens=same))).seen
+    assert "Half up to: 10. 95 % up to: 10. Longest: 10." in seen
+    assert "below" not in seen
+
+
+def test_warnings_name_the_fields_of_the_page(tmp_path: Path) -> None:
+    said = "mine.csv was read as Windows-1252; if that is wrong, set data.encoding."
+    card = frames(tmp_path, known(checked(warnings=[said]))).data
+    assert "if that is wrong, set Encoding, under How it is read." in card
+    assert "How it is read</summary>" in card
 
 
 def test_only_what_was_set_by_hand_reaches_the_spec() -> None:

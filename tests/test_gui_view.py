@@ -19,7 +19,7 @@ from engine.memory.catalogue import bundled_shape
 from engine.memory.devices import Device
 from qft_gui import chat_room, spec_fields
 from qft_gui.chat_client import ChatError
-from qft_gui.chat_room import Answer, ChatRoom, Proof, Reply, Settings
+from qft_gui.chat_room import ChatRoom, Settings
 from qft_gui.forecasts import METHOD_CHOICES, Forecasts
 from qft_gui.form import Form
 from qft_gui.fragments import render
@@ -336,7 +336,7 @@ class FakeClient:
         self.closed_early = False
         self.problem = ""
 
-    def load(self, base: str, tuned: str | None) -> dict[str, Any]:
+    def load(self, base: str, tuned: str | None, **_: Any) -> dict[str, Any]:
         self.loaded = (base, tuned)
         return {"different": True, "largest_difference": 1.5, "seconds": 0.1}
 
@@ -377,20 +377,12 @@ def test_both_sides_answer_and_the_proof_is_earned() -> None:
     last = answers[-1]
     assert answers[0].loading_s == 0
     assert {side: reply.text for side, reply in last.replies.items()} == {
-        "base": "Arr, matey!",
-        "tuned": "Arr, matey!",
+        "a": "Arr, matey!",
+        "b": "Arr, matey!",
     }
-    head = render("side", **chat.side_head("tuned", last))
-    assert "Checked: two different models" in head
-    assert "2.0 tokens/s" in head
-    assert "first word after 250 ms" in head
-
-
-def test_two_models_that_are_one_are_a_warning() -> None:
-    answer = Answer({"base": Reply("x")}, Proof(different=False, largest_difference=0.0))
-    head = render("side", **chat.side_head("base", answer))
-    assert "warn" in head
-    assert "Checked" not in head
+    assert last.proof is not None
+    assert "Checked: two different models" in chat.proof_mark(last.proof).word
+    assert all(reply.is_done and reply.num_tokens == 4 for reply in last.replies.values())
 
 
 def test_a_second_tab_is_told_to_wait() -> None:
@@ -441,4 +433,4 @@ def test_a_worker_that_fails_is_one_sentence_and_the_room_is_free_again() -> Non
     assert last.problem == "The models are too large. Load them again."
     client.problem = ""
     *_, last = room.ask(("a", "b"), QUESTION, Settings())
-    assert last.replies["tuned"].is_done
+    assert last.replies["b"].is_done

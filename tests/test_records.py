@@ -158,6 +158,30 @@ def test_a_bad_line_spoils_itself_alone(path: Path) -> None:
     assert [number for number, _ in faults] == list(range(21, 21 + len(bad)))
     for (_, fault), reason in zip(faults, bad.values(), strict=True):
         assert reason in str(fault)
+    for (_, fault), line in zip(faults, bad, strict=True):
+        assert fault.snippet == line[:200].rstrip("\n")
+
+
+def test_every_row_that_is_left_out_shows_how_it_begins(path: Path) -> None:
+    for content, snippet in (
+        ('[{"a": Infinity}]', '{"a": Infinity}'),
+        ('{\n"a": 1\n}\n{\n"a" 2\n}\n{\n"a": 3\n}', '{\n"a" 2\n}\n{\n"a": 3\n}'),
+        (
+            b'{"a": "\xd0\xbf"}\n' * 3 + b'{"\xef\xf0\xf1\xf2": 1}\n',
+            '{"\udcef\udcf0\udcf1\udcf2": 1}',
+        ),
+    ):
+        (fault,) = [value for value in values(path, content) if isinstance(value, RowError)]
+        assert fault.snippet == snippet
+
+
+def test_a_comma_may_stand_before_the_end_of_an_array(path: Path) -> None:
+    for content in ('[{"a": 1}, {"a": 2},]', '[\n{"a": 1},\n{"a": 2},\n]\n', "[1,]"):
+        assert values(path, content) == values(
+            path, content.replace(",]", "]").replace(",\n]", "]")
+        )
+    assert "a value is missing" in refusal(path, '[{"a": 1},, {"a": 2}]')
+    assert "a value is missing" in refusal(path, "[,]")
 
 
 def test_numbers_that_are_none_and_names_that_stand_twice(path: Path) -> None:
@@ -208,6 +232,12 @@ def test_a_record_that_is_too_large_is_left_out(tmp_path: Path) -> None:
     found = read(tmp_path / "rows.json", f'[{large}, {{"a": 1}}]')
     assert [str(found[0][1]), found[1]] == ["it is larger than 16 MB", (2, {"a": 1})]
     larger = large.replace("xx", "xxxxxx")
+    for line in (large, larger):
+        found = read(tmp_path / "rows.jsonl", line + '{"a": 1}\n')
+        assert [str(found[0][1]), found[1]] == ["it is larger than 16 MB", (2, {"a": 1})]
+        assert found[0][1].snippet == line[:200]
+        ((_, alone),) = read(tmp_path / "rows.jsonl", larger)
+        assert str(alone) == "it is larger than 16 MB"
     assert "it is larger than 16 MB" in refusal(tmp_path / "rows.json", f"[{larger}]")
 
 

@@ -119,8 +119,16 @@ def unbroken(folder: Path, data: Path, tmp_path_factory: pytest.TempPathFactory)
     return unbroken
 
 
-@pytest.mark.parametrize("stop_after", range(1, STEPS))
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "stop_after"),
+    [
+        # The loop may be stopped anywhere; how each method lays its state down, early and late, is
+        # also held by the runs that are killed below.
+        *(("lora", step) for step in range(1, STEPS)),
+        *(("qft", step) for step in (1, 3, 5)),
+        *(("qlora", 1), ("lomo", 2), ("adalomo", 3), ("full", 4)),
+    ],
+)
 def test_a_stopped_run_goes_on_bitwise(
     make: Make, unbroken: Unbroken, method: str, stop_after: int
 ) -> None:
@@ -166,12 +174,13 @@ def test_ten_steps_are_five_and_five_bitwise_in_several_passes(
         one = prepare(create_run(tmp_path / "runs", spec), events)
     new_passes = [step for step in range(1, 11) if one.begins_epoch(step)]
     assert min(new_passes) <= 5 < max(new_passes)
-    assert_same_state(final_state(broken, 10), final_state(whole, 10))
+    state = final_state(whole, 10)
+    assert_same_state(final_state(broken, 10), state)
     expected = curves(whole)
     assert len([kind for kind, _ in expected if kind == "step"]) == 10
     assert curves(broken) == expected
     places = "model.decoder.layers.0.fc1.weight/weight.outlier_offsets"
-    assert not torch.equal(snapshot(one)[places], final_state(whole, 10)[places])
+    assert not torch.equal(snapshot(one)[places], state[places])
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -248,7 +257,8 @@ def test_a_full_disk_is_told_and_training_goes_on(make: Make, unbroken: Unbroken
         work(run, kill_after=5)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    (notice,) = events_of(run, "notice")
+    # Two rows are held out, which each attempt tells.
+    (notice,) = [e for e in events_of(run, "notice") if "held out" not in e["message"]]
     assert notice["message"] == (
         "The checkpoint of step 4 could not be saved: File too large. Older checkpoints are kept."
     )

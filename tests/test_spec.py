@@ -31,6 +31,7 @@ FIELDS = {
         "source": "required",
         "format": "auto",
         "columns": None,
+        "encoding": None,
         "config": None,
         "split": None,
         "revision": None,
@@ -403,3 +404,15 @@ def test_any_value_is_a_spec_or_a_list_of_sentences(value: Any) -> None:
         for mistake in mistakes(error):
             assert mistake.field
             assert mistake.message.endswith(".")
+
+
+def test_an_encoding_is_one_that_text_can_be_in() -> None:
+    for encoding in ("utf-8", "CP1250", "shift_jis", "latin1", "utf_16_le", None):
+        spec = validate_spec({**MINIMAL, "data": {"source": "pirate", "encoding": encoding}})
+        assert spec.data.encoding == encoding
+    for encoding in ("", "klingon", "base64", "rot13", "idna", "undefined", "a\x00b"):
+        with pytest.raises(RequestErrors) as caught:
+            validate_spec({**MINIMAL, "data": {"source": "pirate", "encoding": encoding}})
+        (mistake,) = mistakes(caught.value)
+        assert mistake.field == "data.encoding"
+        assert mistake.message.endswith("is no encoding of text known here.")

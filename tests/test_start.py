@@ -201,6 +201,7 @@ def test_every_check_runs_and_one_failure_fails_them_all(monkeypatch, capsys, ci
     calls = []
 
     def call(command, cwd, env):
+        assert env["OMP_NUM_THREADS"] == "1"
         calls.append((command[2], command[3:], cwd, env.get("QFT_REQUIRE_BROWSER")))
         return 4 if command[2] == "pyright" else 0
 
@@ -290,7 +291,9 @@ def test_a_failed_installation_says_why(log, reason):
     assert "\n" not in sentence
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-test.txt"])
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-test.txt", "requirements-harness.txt"]
+)
 def test_requirements_are_pinned_exactly(name):
     for line in requirements(name):
         assert re.fullmatch(r'[\w.-]+(\[\w+\])?==[\d.]+(; python_version (<|>=) "3\.11")?', line)

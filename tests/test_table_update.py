@@ -61,8 +61,8 @@ def spec(settings: dict[str, Any]) -> RunSpec:
 @pytest.mark.parametrize(
     ("kind", "width", "settings"),
     [
-        ("head", 2048, {}),
-        ("embedding", 2048, {}),
+        ("head", 1024, {}),
+        ("embedding", 1024, {}),
         ("tied", 1024, {}),
         ("head", 512, ALL_IN_CODES),
         ("tied", 512, {**ALL_IN_CODES, "update": "adamw", "moment_bits": 4}),

@@ -79,7 +79,16 @@ def test_ragged_rows_are_refused_by_line(path: Path) -> None:
         "it has 1 cell, and the table has 2 columns",
         "it has 3 cells, and the table has 2 columns (is a quotation mark missing?)",
     ]
+    assert [row.snippet for _, row in found if isinstance(row, RowError)] == ["c", "d,e,f"]
     assert found[3][1] == {"question": "g", "answer": "h"}
+
+
+def test_a_header_alone_is_refused_with_its_columns(path: Path) -> None:
+    for content in ("prompt,completion", "prompt,completion\n", "prompt,completion\n\n\n"):
+        assert refusal(path, content) == (
+            "rows.csv has a header and no rows; its columns are prompt, completion."
+        )
+    assert read(path, "question,answer\nc\n")[0]
 
 
 def test_an_index_is_left_out_and_a_double_name_is_told(path: Path) -> None:

@@ -170,3 +170,12 @@ def test_a_broken_template_is_a_sentence(process: Any, source: str) -> None:
 def test_a_giant_template_is_refused() -> None:
     with pytest.raises(RequestError, match="characters"):
         TemplateProcess("a" * (MOST_SOURCE + 1), VARIABLES)
+
+
+def test_a_chat_that_takes_too_long_is_refused_by_itself(process: Any) -> None:
+    slow = "{% if messages[0].content == 'slow' %}" + BOMBS["endless"] + "{% endif %}" + TEMPLATE
+    one = process(slow, seconds=1.5)
+    long = [{"role": "user", "content": "slow"}, CHAT[2]]
+    answers = one.chats([CHAT[1:], long, CHAT])
+    assert [answer.refusal for answer in answers] == ["", "it takes more than 1.5 s", ""]
+    assert answers[2].text.startswith("<|im_start|>system")

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
+from engine.contract.errors import RequestError
 from engine.data.containers import byte_source
 from engine.data.containers.plain_text import passages
 from engine.data.records import open_records
@@ -27,7 +30,75 @@ def test_windows_1252_is_read_and_told(path: Path) -> None:
     assert [value["a"] for _, value in records] == ["plain", "café – “ok” €", "über"]
     assert records.encoding == "Windows-1252"
     (note,) = records.notes
-    assert note.endswith("was read as Windows-1252; the first line that shows it is line 2.")
+    assert note == (
+        'rows.json is not UTF-8 and was read as Windows-1252, such as "café" in line 2; if that is '
+        "wrong, set data.encoding."
+    )
+
+
+def test_a_wrong_code_page_shows_itself_in_a_word(path: Path) -> None:
+    records = opened(path, '{"a": "plain"}\n{"a": "am Zażółć gęślą jaźń"}\n'.encode("cp1250"))
+    assert [value["a"] for _, value in records] == ["plain", "am Za¿ó³æ gêœl¹ jaŸñ"]
+    assert 'such as "Za¿ó³æ" in line 2' in records.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text", "name"),
+    [
+        ("cp1250", "Zażółć gęślą jaźń", "Windows-1250"),
+        ("cp1251", "привет", "Windows-1251"),
+        ("KOI8-R", "привет", "koi8-r"),
+        ("shift_jis", "ありがとう", "shift_jis"),
+        ("gbk", "你好世界", "gbk"),
+        ("utf-16-le", "日本語", "UTF-16"),
+        ("UTF8", "日本語", "UTF-8"),
+    ],
+)
+def test_an_encoding_that_a_person_names_is_used(
+    path: Path, encoding: str, text: str, name: str
+) -> None:
+    for line_end in ("\n", "\r\n"):
+        path.write_bytes(f'{{"a": "{text}"}}{line_end}'.encode(encoding) * 3)
+        for piece in (1, 5, 1 << 18):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(byte_source, "PIECE", piece)
+                records = open_records(path, encoding=encoding)
+                assert list(records) == [(number, {"a": text}) for number in (1, 2, 3)]
+        assert records.encoding == name
+        assert records.notes == []
+
+
+def test_a_wrong_encoding_is_refused_at_its_field_or_row(path: Path) -> None:
+    path.write_bytes('{"a": "привет"}\n'.encode("cp1251") * 2)
+    with pytest.raises(RequestError) as caught:
+        open_records(path, encoding="utf-8")
+    assert caught.value.field == "data.encoding"
+    assert caught.value.message == "line 1 of rows.json is no UTF-8 text."
+    path.write_bytes('{"a": "ありがとう"}\n'.encode("shift_jis") * 3 + b'{"a": "\x81"}\n')
+    fault = list(open_records(path, encoding="shift_jis"))[-1][1]
+    assert str(fault) == "its text is no shift_jis"
+    assert fault.snippet.startswith('{"a": "')
+    path.write_bytes(LINES.encode("utf-16-be") + b"x")
+    with pytest.raises(RequestError, match="is no UTF-16 text"):
+        list(open_records(path, encoding="utf-16-be"))
+
+
+def test_a_byte_order_mark_is_believed_more_than_a_person(path: Path) -> None:
+    path.write_bytes(LINES.encode("utf-8-sig"))
+    records = open_records(path, encoding="cp1250")
+    assert [value for _, value in records] == [value for _, value in opened(path, LINES)]
+    path.write_bytes(LINES.encode("utf-8-sig"))
+    assert open_records(path, encoding="cp1250").notes == [
+        "rows.json begins with the mark of UTF-8 and was read as that, not as Windows-1250."
+    ]
+
+
+def test_only_files_of_text_have_an_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pa.table({"text": ["Hi"]}), path)
+    with pytest.raises(RequestError, match="no file of text") as caught:
+        open_records(path, encoding="cp1250")
+    assert caught.value.field == "data.encoding"
 
 
 def test_single_lines_that_are_not_utf_8_are_told_apart(path: Path) -> None:
@@ -36,7 +107,7 @@ def test_single_lines_that_are_not_utf_8_are_told_apart(path: Path) -> None:
     records = opened(path, content)
     assert [value["a"] for _, value in records] == [*["日本語 naïve"] * 3, "café", "日本語 naïve"]
     assert records.encoding == "UTF-8"
-    assert records.notes == ["Line 4 is not UTF-8 and read as Windows-1252."]
+    assert records.notes == ['Line 4 is not UTF-8 and read as Windows-1252, such as "café".']
     for damaged in (
         '{"a": "日本語"}'.encode()[:-3] + b'"}\n',
         '{"a": "привет"}\n'.encode("koi8-r"),

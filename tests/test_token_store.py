@@ -81,17 +81,22 @@ def test_a_store_that_is_not_whole_is_made_again(tmp_path: Path, file: str) -> N
     assert len(written(place)) == 3
 
 
+def _used(folder: Path, seconds_ago: float) -> None:
+    then = time.time() - seconds_ago
+    os.utime(folder, (then, then))
+
+
 def test_stores_not_used_for_longest_make_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for age, name in ((300, "old"), (200, "used"), (100, "new")):
         written(tmp_path / name)
-        os.utime(tmp_path / name, (time.time() - age,) * 2)
+        _used(tmp_path / name, age)
     assert open_store(tmp_path / "used") is not None
     size = sum(file.stat().st_size for file in (tmp_path / "new").iterdir())
     monkeypatch.setattr(token_store, "MOST_BYTES", 2 * size + 50)
     left_over = tmp_path / ".new-left"
     left_over.mkdir()
-    os.utime(left_over, (time.time() - 90_000,) * 2)
+    _used(left_over, 90_000)
     written(tmp_path / "last")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last", "used"]

@@ -200,6 +200,7 @@ def test_shown_examples_are_the_trained_ones(tmp_path: Path, tokenizer: Any) -> 
         assert len(marks) >= 4
     question = next(piece["text"] for piece in shown[6]["pieces"] if not piece["control"])
     assert question == f"user\nWhat is {TURN_END}? é🧜"
+    assert shown[6]["question"] == f"What is {TURN_END}? é🧜"
     assert [one["number"] for one in shown_examples(spec, data, tokenizer, 99, 5)] == [34]
 
 
@@ -254,3 +255,35 @@ def test_calls_of_tools_become_words_where_a_template_has_no_place_for_them(
     ]
     assert "user\nResult: 3" in [piece["text"] for piece in shown["pieces"]]
     assert any("has no place for tools: 1 row has calls" in one for one in sentences_about(data))
+
+
+def test_a_file_with_another_ending_is_read_anew(tmp_path: Path, tokenizer: Any) -> None:
+    content = "question,answer\n" + "".join(f"Who is {n}?,Mara {n}\n" for n in range(20))
+    formats: list[str] = []
+    for name in ("rows.txt", "rows.csv", "copy.csv"):
+        (tmp_path / name).write_text(content)
+        found = tokenize_data(DataSpec(source=str(tmp_path / name)), tokenizer, 64)
+        formats.append(found.dataset.container)
+    assert formats[1:] == ["CSV", "CSV"]
+
+
+def test_rows_that_teach_differently_are_no_copies(tmp_path: Path, tokenizer: Any) -> None:
+    def row(first: int, second: int, thought: str = "") -> dict[str, Any]:
+        replies = [
+            {"role": "assistant", "content": "Yes.", "weight": weight} for weight in (first, second)
+        ]
+        replies[1]["reasoning_content"] = thought
+        asked = {"role": "user", "content": "Go?"}
+        return {"messages": [asked, replies[0], asked, replies[1]]}
+
+    data = made(tmp_path, [row(1, 0), row(0, 1), row(1, 1), row(1, 1, "hm")], tokenizer, 200)
+    assert data.duplicates == 0
+    told = list(sentences_about(data))
+    assert any("has no place for thoughts: those of 1 row are not read" in one for one in told)
+
+
+def test_it_is_told_where_nothing_is_held_out(tmp_path: Path, tokenizer: Any) -> None:
+    few = made(tmp_path, [pair("Q1", "A1"), pair("Q2", "A2")], tokenizer)
+    assert "No row is held out: 2 rows are too few for 10 %." in sentences_about(few)
+    none = made(tmp_path, [pair("Q1", "A1"), pair("Q2", "A2")], tokenizer, eval_percent=0.0)
+    assert not any("held out" in one for one in sentences_about(none))

@@ -43,16 +43,22 @@ def reason(entries: list[Any]) -> str:
     ("names", "role"),
     [
         ("system developer System SYSTEM system_prompt", "system"),
-        ("user human prompter person customer Human USER", "user"),
         (
-            "assistant gpt bot model chatgpt bing bard claude ai llm agent Assistant GPT-4 ChatGPT",
+            "user human prompter person customer Human USER User: instruction input q question "
+            "Benutzer usuario usuário",
+            "user",
+        ),
+        (
+            "assistant gpt bot model chatgpt bing bard claude ai llm agent Assistant GPT-4 ChatGPT "
+            "Assistant: response output a answer asst DeepSeek mistral qwen llama gemini copilot "
+            "grok Assistent asistente",
             "assistant",
         ),
         ("tool function observation ipython environment function_response tool-result", "tool"),
     ],
 )
 def test_every_common_spelling_of_a_role_is_known(names: str, role: str) -> None:
-    for name in [*names.split(), f" {names.split()[0]} "]:
+    for name in [*names.split(), f" {names.split()[0]} ", f"{names.split()[0]} : "]:
         chat, _ = noted(
             [
                 *([{"role": name, "content": "Be brief."}] if role == "system" else []),
@@ -256,9 +262,76 @@ def test_replies_of_weight_0_are_read_but_not_learned() -> None:
     chat, notes = noted(entries)
     assert [turn.trained for turn in chat] == [True, False, True, True]
     assert notes == {RowNote.WEIGHT}
-    assert reason([QUESTION, {**ANSWER, "weight": 0}]) == "each of its replies has the weight 0"
+    assert (
+        reason([QUESTION, {**ANSWER, "weight": 0}])
+        == "each of its replies is marked as not to be learned"
+    )
     joined, _ = noted([QUESTION, ANSWER, {**ANSWER, "weight": 0}, QUESTION, ANSWER])
     assert [turn.trained for turn in joined] == [True, False, True, True]
+
+
+def learned(**marks: Any) -> tuple[bool, set[RowNote]]:
+    """Whether a reply with these marks is learned, and what is noted."""
+    chat, notes = noted([QUESTION, {**ANSWER, **marks}, QUESTION, ANSWER])
+    return chat[1].trained, notes
+
+
+@pytest.mark.parametrize("weight", [0, 0.0, "0", "0.00", False, "false", -0.0])
+def test_every_way_to_write_the_weight_0_is_understood(weight: Any) -> None:
+    assert learned(weight=weight) == (False, {RowNote.WEIGHT})
+
+
+@pytest.mark.parametrize("weight", [1, 1.0, "1", True, None, "", float("nan")])
+def test_a_weight_of_1_or_none_is_learned(weight: Any) -> None:
+    assert learned(weight=weight) == (True, set())
+
+
+@pytest.mark.parametrize("weight", [0.5, "0.25", 2, 1e-9])
+def test_other_weights_are_learned_whole_and_told(weight: Any) -> None:
+    assert learned(weight=weight) == (True, {RowNote.PARTLY})
+
+
+@pytest.mark.parametrize(
+    ("weight", "expected"),
+    [
+        (-1, "a reply has a negative weight"),
+        ("-0.5", "a reply has a negative weight"),
+        (float("-inf"), "a reply has a negative weight"),
+        ("much", "a reply has the weight 'much', which is no number"),
+        ([1], "a reply has a weight that is no number"),
+        ("nan", "a reply has a weight that is no number"),
+    ],
+)
+def test_weights_that_cannot_be_are_refused(weight: Any, expected: str) -> None:
+    assert reason([QUESTION, {**ANSWER, "weight": weight}]) == expected
+
+
+@pytest.mark.parametrize("mark", ["train", "training", "train_on_turn", "loss", "Train"])
+def test_a_reply_that_is_marked_as_not_to_be_trained_is_not_learned(mark: str) -> None:
+    for no in (False, "false", "False", 0):
+        assert learned(**{mark: no}) == (False, {RowNote.WEIGHT})
+        assert learned(**{mark: no}, weight=1) == (False, {RowNote.WEIGHT})
+    for yes in (True, "true", 1, None, 0.0, 0.83):  # a loss may have been measured
+        assert learned(**{mark: yes}) == (True, set())
+    assert (
+        reason([QUESTION, {**ANSWER, mark: False}])
+        == "each of its replies is marked as not to be learned"
+    )
+
+
+def test_a_chat_between_people_is_not_guessed_at() -> None:
+    spoken = turns(("Ann", "Hi"), ("Bob", "Ho"), ("Ann", "Well?"), ("Bob", "Well."))
+    names = "its messages are by 'Ann' and 'Bob': these are names, not roles"
+    assert reason(spoken) == names
+    discord = [{"author": {"id": "1", "name": one["role"]}, **one} for one in spoken]
+    assert reason([{key: one[key] for key in ("author", "content")} for one in discord]) == names
+    assert reason(turns(*[(name, "Hi") for name in ("A1", "B2", "C3", "D4", "E5")])) == (
+        "its messages are by 'A1', 'B2', 'C3' and 2 more: these are names, not roles"
+    )
+    assert reason(turns(("user", "Hi"), ("Bob", "Ho"))) == "a message has the unknown role 'Bob'"
+    assert reason(turns(("Ann", "Hi"), ("Ann", "Ho"))) == "a message has the unknown role 'Ann'"
+    called_bot = {"author": {"name": "bot"}, "content": "Ho"}  # a name, even if it sounds like one
+    assert reason([QUESTION, called_bot]) == "a message has the unknown role 'bot'"
 
 
 @pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from engine.commands.output import print_json
 from engine.contract.errors import ExitCode, RequestError
@@ -34,7 +37,7 @@ def check_command(options: Namespace) -> ExitCode:
             raise RequestError(name, "it must not be below 0.", "Use a whole number from 1.")
     folder = _tokenizer_folder(spec)
 
-    from engine.data.check import report
+    from engine.data.check import NOTHING_FOUND, report
     from engine.data.shown_examples import shown_examples
     from engine.data.tokenized import tokenize_data
     from engine.tokenizer import load_tokenizer
@@ -42,11 +45,12 @@ def check_command(options: Namespace) -> ExitCode:
     tokenizer, template_added = load_tokenizer(folder)
     length = min(spec.train.sequence_length, _context(folder) or spec.train.sequence_length)
     try:
-        data = tokenize_data(spec.data, tokenizer, length)
+        with tqdm(unit=" rows", disable=not sys.stderr.isatty(), leave=False) as bar:
+            data = tokenize_data(spec.data, tokenizer, length, lambda number: _at(bar, number))
     except RequestError as error:
         if not options.json:
             raise
-        print_json({**_what_is_there(spec.data), "error": error.as_json()})
+        print_json({**NOTHING_FOUND, **_what_is_there(spec.data), "error": error.as_json()})
         return ExitCode.BAD_REQUEST
     document = report(spec.data, data)
     document["template"] = "default" if template_added else "model"
@@ -66,6 +70,7 @@ def _spec(options: Namespace) -> RunSpec:
         "source": options.data,
         "format": options.format,
         "columns": _columns(options.columns),
+        "encoding": options.encoding,
         "config": options.config,
         "split": options.split,
         "eval_percent": options.eval_percent,
@@ -80,6 +85,12 @@ def _spec(options: Namespace) -> RunSpec:
             "train": {"sequence_length": options.sequence_length},
         }
     )
+
+
+def _at(bar: Any, number: int) -> None:
+    """Show how far the check is; lines may hold no row, so the bar is set and not counted."""
+    bar.n = number
+    bar.update(0)
 
 
 def _what_is_there(data: DataSpec) -> dict[str, Any]:
@@ -132,9 +143,10 @@ def _print(document: dict[str, Any]) -> None:
     columns = ", ".join(f"{role}: {name}" for role, name in document["columns"].items())
     print(f"{document['container']}{held}, read as {document['format']}", end="")
     print(f" ({columns})" if columns else "")
+    copies = document["duplicates"]
     print(
-        f"{document['rows']:,} rows, {document['usable']:,} used, "
-        f"{document['refused_count']:,} left out, {document['duplicates']:,} copies"
+        f"{_rows(document['rows'])}, {document['usable']:,} used, "
+        f"{document['refused_count']:,} left out, {copies:,} cop{'y' if copies == 1 else 'ies'}"
     )
     tokens = document["tokens"]
     print(
@@ -143,15 +155,15 @@ def _print(document: dict[str, Any]) -> None:
         f"{document['sequence_length']:,}"
     )
     print(
-        f"an epoch: {document['training_rows']:,} rows, {document['epoch_tokens']:,} tokens, "
+        f"an epoch: {_rows(document['training_rows'])}, {document['epoch_tokens']:,} tokens, "
         f"{document['epoch_trained_tokens']:,} of them trained; "
-        f"{document['held_out_rows']:,} rows held out"
+        f"{_rows(document['held_out_rows'])} held out"
     )
     _print_histogram(document["histogram"])
     for sentence in document["warnings"]:
         print(sentence)
     for one in document["refused"][:SHOWN_REFUSALS]:
-        snippet = " ".join(one["snippet"].split())
+        snippet = _printable(" ".join(one["snippet"].split()))
         print(f"  {document['unit']} {one['row']:,}: {one['reason']}: {snippet[:60]}")
     for example in document["examples"]:
         _print_example(example, document["unit"])
@@ -175,4 +187,13 @@ def _print_example(example: dict[str, Any], unit: str) -> None:
     text = "".join(
         f"«{piece['text']}»" if piece["trained"] else piece["text"] for piece in example["pieces"]
     ).replace("»«", "")
-    print(re.sub(r"^", "  ", text, flags=re.MULTILINE))
+    print(re.sub(r"^", "  ", _printable(text), flags=re.MULTILINE))
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+def _printable(text: str) -> str:
+    """Characters that a terminal would obey become a dot."""
+    return "".join(one if one in "\n\t" or one.isprintable() else "\u00b7" for one in text)

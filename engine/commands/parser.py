@@ -30,6 +30,9 @@ _COMMANDS = {
     "probe": "engine.commands.probe",
     "measure": "engine.commands.probe",
     "ask": "engine.commands.talk",
+    "serve": "engine.commands.serve",
+    "export": "engine.commands.export",
+    "eval": "engine.commands.evaluate",
     "xray": "engine.commands.xray",
     "schema": "engine.commands.schema",
 }
@@ -113,7 +116,9 @@ def build_parser() -> Parser:
     _add_report_commands(commands)
     _add_model_commands(commands)
     _add_data_commands(commands)
+    _add_judging_command(commands)
     _add_trying_commands(commands)
+    _add_export_command(commands)
     return parser
 
 
@@ -170,7 +175,13 @@ def _add_model_commands(commands: Commands[Parser]) -> None:
     xray = commands.add_parser("xray", help="what the numbers inside a model or a run look like")
     xray.add_argument("target", metavar="TARGET", help="run, model folder, hub id or starter")
     xray.add_argument("--data", metavar="SOURCE", help="chats that the gradients come from")
-    for command in (ask, xray):
+    serve = commands.add_parser("serve", help="let OpenAI's clients talk to a model")
+    serve.add_argument("target", metavar="TARGET", help="run, model folder, hub id or starter")
+    serve.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on")
+    serve.add_argument("--port", type=int, default=8000, metavar="N", help="0 for any free one")
+    serve.add_argument("--token", metavar="T", help="what clients show; or set QFT_SERVE_TOKEN")
+    serve.add_argument("--device", default="auto", metavar="D", help="auto, cpu or cuda:N")
+    for command in (ask, serve, xray):
         _add_runs(command)
     for command in (estimate, inspect, ask, xray):
         _add_json(command)
@@ -183,6 +194,7 @@ def _add_data_commands(commands: Commands[Parser]) -> None:
     check.add_argument("--model", default="starter", metavar="MODEL", help="whose tokens count")
     check.add_argument("--format", default=data.format, metavar="F", help="how rows hold words")
     check.add_argument("--columns", nargs="+", metavar="ROLE=COLUMN", help="which column is what")
+    check.add_argument("--encoding", metavar="E", help="of a text file, such as cp1250")
     check.add_argument("--config", metavar="C", help="which part of a hub dataset")
     check.add_argument("--split", metavar="S", help="which split of a hub dataset")
     check.add_argument("--eval-percent", type=float, default=data.eval_percent, metavar="P")
@@ -194,6 +206,23 @@ def _add_data_commands(commands: Commands[Parser]) -> None:
     _add_json(check)
 
 
+def _add_judging_command(commands: Commands[Parser]) -> None:
+    command = commands.add_parser("eval", help="loss and perplexity on held-out data")
+    command.add_argument("target", metavar="TARGET", help="run, model folder, hub id or starter")
+    command.add_argument(
+        "data", metavar="DATA", nargs="?", help="sample, file or hub id; what the run held out"
+    )
+    command.add_argument("--base", action="store_true", help="only what the run began with")
+    command.add_argument("--max-rows", type=int, metavar="N", help="use only the first rows")
+    command.add_argument("--sequence-length", type=int, metavar="N", help="as in the run's spec")
+    command.add_argument("--device", default="auto", metavar="D", help="auto, cpu or cuda:N")
+    command.add_argument("--harness", metavar="TASKS", help="tasks of lm_eval, instead of DATA")
+    command.add_argument("--tasks-folder", type=Path, metavar="DIR", help="own tasks for lm_eval")
+    command.add_argument("--chat-template", action="store_true", help="for lm_eval's questions")
+    _add_runs(command)
+    _add_json(command)
+
+
 def _add_trying_commands(commands: Commands[Parser]) -> None:
     probe = commands.add_parser("probe", help="try two steps: their time and memory; makes no run")
     probe.add_argument("spec", metavar="SPEC", type=Path, help="YAML or JSON file")
@@ -201,6 +230,16 @@ def _add_trying_commands(commands: Commands[Parser]) -> None:
     measure.add_argument("--device", default="auto", metavar="D", help="auto, cpu or cuda:N")
     for command in (probe, measure):
         _add_json(command)
+
+
+def _add_export_command(commands: Commands[Parser]) -> None:
+    export = commands.add_parser("export", help="a run's result as a folder for other programs")
+    export.add_argument("run", metavar="RUN", help="run folder or its name")
+    export.add_argument("--to", required=True, metavar="hf|adapter|gguf", help="in which form")
+    export.add_argument("--out", required=True, metavar="DIR", help="a folder that is not there")
+    export.add_argument("--type", metavar="f16|q8_0", help="of a GGUF; q8_0 if left out")
+    _add_runs(export)
+    _add_json(export)
 
 
 def _add_runs(command: argparse.ArgumentParser) -> None:

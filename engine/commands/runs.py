@@ -27,6 +27,7 @@ from engine.contract.status import (
     error_of,
     read_status,
 )
+from engine.data.source import refuse_other_data
 from engine.memory.lost_updates import lost_updates
 from engine.request import create_checked_run
 
@@ -62,7 +63,7 @@ def resume_command(options: Namespace) -> ExitCode:
     if status not in RESUMABLE and status != "queued":
         advice = "It is done." if status == "finished" else "Stop it first, or wait."
         raise RequestError("run", f"{run.name} is {status}, so there is nothing to resume.", advice)
-    run.spec()
+    refuse_other_data(run.spec().data)
     run.archive_attempt()
     launch(run)
     _print_run(run, options)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from pathlib import Path
 
 from engine.commands.output import print_json
 from engine.contract.errors import ExitCode, RequestError
-from engine.contract.model_source import is_adapter_folder, resolve_model
-from engine.contract.run_dir import RunDir, find_run
 from engine.data.cells import is_unicode
+from engine.target import find_base, find_target
 
 
 def ask_command(options: Namespace) -> ExitCode:
@@ -29,14 +27,15 @@ def ask_command(options: Namespace) -> ExitCode:
     for field, text in (("PROMPT", options.prompt), ("--system", options.system)):
         if not is_unicode(text):
             raise RequestError(field, "it is not UTF-8 text.", "Write it as UTF-8.")
-    folder, side = _side(options)
+    find = find_base if options.base else find_target
+    target = find(options.target, options.runs)
 
     import torch
 
     from engine.generate import Sampling, reply_to
-    from engine.result import load_result
+    from engine.result import load_target
 
-    loaded = load_result(folder, torch.device("cpu"))
+    loaded = load_target(target, torch.device("cpu"))
     messages = [{"role": "user", "content": options.prompt}]
     if options.system:
         messages.insert(0, {"role": "system", "content": options.system})
@@ -48,37 +47,9 @@ def ask_command(options: Namespace) -> ExitCode:
                 "text": reply.text,
                 "num_tokens": reply.num_tokens,
                 "seconds": round(reply.seconds, 3),
-                "side": side,
+                "side": "tuned" if target.is_tuned else "base",
             }
         )
     else:
         print(reply.text)
     return ExitCode.DONE
-
-
-def _side(options: Namespace) -> tuple[Path, str]:
-    """The folder to load, and whether it is the base or the tuned model."""
-    run = _run(options)
-    if run is not None and not options.base:
-        if not run.has_export:
-            raise RequestError(
-                "TARGET", f"{run.name} has no result yet.", "Let it finish, or add --base."
-            )
-        return run.export, "tuned"
-    source, revision = (
-        (run.spec().model.source, run.spec().model.revision) if run else (options.target, None)
-    )
-    reference = resolve_model(source)
-    if reference.folder is not None and is_adapter_folder(reference.folder):
-        return reference.folder, "tuned"
-
-    from engine.model import fetch_model
-
-    return fetch_model(reference, revision), "base"
-
-
-def _run(options: Namespace) -> RunDir | None:
-    try:
-        return find_run(options.target, options.runs)
-    except RequestError:
-        return None

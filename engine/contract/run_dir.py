@@ -56,6 +56,11 @@ class RunDir:
         return self.path / "events.jsonl"
 
     @property
+    def votes_path(self) -> Path:
+        """Which of its replies people preferred; appended by the app."""
+        return self.path / "votes.jsonl"
+
+    @property
     def log_path(self) -> Path:
         """The engine's standard output and error."""
         return self.path / "engine.log"
@@ -91,6 +96,11 @@ class RunDir:
         return read_json(self.path / "owner.json")
 
     @property
+    def fingerprint(self) -> dict[str, Any] | None:
+        """What its base is known by; None in runs of older versions."""
+        return read_json(self.path / "fingerprint.json")
+
+    @property
     def result(self) -> dict[str, Any] | None:
         """How it ended; None until it has."""
         return read_json(self.path / "result.json")
@@ -114,6 +124,10 @@ class RunDir:
     def write_owner(self, record: dict[str, Any]) -> None:
         """By the engine, once per attempt."""
         write_json(self.path / "owner.json", record)
+
+    def write_fingerprint(self, record: dict[str, Any]) -> None:
+        """By the engine, once, before the first step."""
+        write_json(self.path / "fingerprint.json", record)
 
     def write_result(self, record: dict[str, Any]) -> None:
         """By the engine, last."""

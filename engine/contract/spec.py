@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -13,6 +14,8 @@ Schedule = Literal["constant", "linear", "cosine"]
 DataFormat = Literal["auto", "messages", "instruction", "completion", "qa", "preference", "text"]
 # What a column can be to a chat. `messages` and `text` hold all of it, the others parts.
 ColumnRole = Literal["messages", "system", "history", "prompt", "input", "reply", "text"]
+# How names of hosts and texts of programs are written.
+_NO_ENCODINGS_OF_FILES = {"idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined"}
 
 
 class ModelSpec(Frozen):
@@ -45,6 +48,11 @@ class DataSpec(Frozen):
         default=None,
         description="Which column is what, such as prompt: Question; found out if left out.",
     )
+    encoding: str | None = Field(
+        default=None,
+        max_length=40,
+        description="Encoding of a text file, such as cp1250 or shift_jis; found out if left out.",
+    )
     config: str | None = Field(default=None, description="Which part of a hub dataset.")
     split: str | None = Field(
         default=None, description="Which split of a hub dataset; train if left out."
@@ -62,6 +70,18 @@ class DataSpec(Frozen):
     sha256: str | None = Field(
         default=None, description="Of the file; filled in when the run is created."
     )
+
+    @model_validator(mode="after")
+    def _known_encoding(self) -> DataSpec:
+        if self.encoding is not None and not _is_text_encoding(self.encoding):
+            raise field_errors(
+                (
+                    "data.encoding",
+                    f"{self.encoding!r} is no encoding of text known here; use a name such as "
+                    "utf-8, cp1250, cp1251, shift_jis or gbk, or leave it out.",
+                )
+            )
+        return self
 
 
 class TrainSpec(Frozen):
@@ -140,6 +160,15 @@ class RunSpec(Frozen):
     def as_json(self) -> dict[str, Any]:
         """What `spec.json` holds."""
         return self.model_dump(mode="json")
+
+
+def _is_text_encoding(name: str) -> bool:
+    """Whether a name means an encoding that a file of text can be in."""
+    try:
+        "a".encode(name)  # codecs that make bytes of bytes are refused here, unlike by a look-up
+        return codecs.lookup(name).name not in _NO_ENCODINGS_OF_FILES
+    except (LookupError, ValueError):
+        return False
 
 
 def _what_fused_gradients_cannot(train: TrainSpec) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from engine.data.records import RowError
+from engine.data.containers.record_file import RowError
 
 _BYTE_ORDER_MARK = "\ufeff"
 

@@ -26,7 +26,7 @@ from engine.data.tool_words import fitting_messages
 
 # For models without a template of their own. It is saved with the result, so chat uses the same.
 DEFAULT_TEMPLATE = (
-    "{% for message in messages %}"
+    "{{ bos_token }}{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}"
     "{{ 'Assistant: ' + message['content'] + eos_token + '\\n' }}"
     "{% else %}"
@@ -68,6 +68,7 @@ class Encoded:
         folded: The system message stands in the first question.
         has_control: The words held letters of a control token, which are read as letters.
         in_words: The template has no place for tools, so calls and results are written as words.
+        unthought: The template has no place for thoughts, so they are not read.
     """
 
     examples: tuple[Example, ...]
@@ -79,6 +80,7 @@ class Encoded:
     folded: bool = False
     has_control: bool = False
     in_words: bool = False
+    unthought: bool = False
 
     def offsets(self, index: int) -> Offsets:
         """Where in the text each token of an example stands, in characters."""
@@ -192,15 +194,13 @@ class ChatEncoder:
         return messages
 
     def _hidden(self, message: dict[str, Any]) -> dict[str, Any]:
-        """A message without the letters of control tokens."""
-        return {
-            key: self._control.hide(value) if isinstance(value, str) and key != "role" else value
-            for key, value in message.items()
-        }
+        """A message without the letters of control tokens, in calls and thoughts neither."""
+        hidden = {key: self._control.hide_in(value) for key, value in message.items()}
+        return {**hidden, "role": message["role"]}
 
     def _rendered(self, items: Sequence[Item]) -> _Batch:
         chats = [item for item in items if not isinstance(item, Passage)]
-        odd = [any(self._control.are_in(turn.content) for turn in chat) for chat in chats]
+        odd = [any(map(self._control.are_in, _words(chat))) for chat in chats]
         messages = [
             [self._hidden(message) for message in self._messages(chat)]
             if is_odd
@@ -253,9 +253,16 @@ class ChatEncoder:
             example = Example(tuple(tokens), marks(kept, replies))
             if not any(example.trained[1:]):
                 return RowError(f"no reply begins within {limit:,} tokens")
-        calls = not self._takes_tool_calls and any(turn.tool_calls for turn in chat)
         return Encoded(
-            (example,), text, encoding, (kept,), len(ids), 0, rendered.folded, is_odd, calls
+            (example,),
+            text,
+            encoding,
+            (kept,),
+            len(ids),
+            folded=rendered.folded,
+            has_control=is_odd,
+            in_words=not self._takes_tool_calls and any(turn.tool_calls for turn in chat),
+            unthought=not self._takes_reasoning and any(turn.reasoning for turn in chat),
         )
 
     def _passage(self, passage: Passage) -> Encoded:
@@ -280,6 +287,17 @@ class ChatEncoder:
         return Encoded(
             examples, passage.text, encoding, kept, longest, len(begin), has_control=is_odd
         )
+
+
+def _words(chat: Chat) -> Iterator[str]:
+    """All that people, models and tools said in a chat."""
+    for turn in chat:
+        yield turn.content
+        if turn.reasoning:
+            yield turn.reasoning
+        for call in turn.tool_calls:
+            yield call.name
+            yield call.arguments
 
 
 def _unlimited_backend(tokenizer: Any) -> Any:

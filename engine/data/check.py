@@ -17,6 +17,22 @@ BINS = 24
 # Fewer held-out rows than this say little about a loss.
 _FEW_HELD_OUT = 8
 
+# What `check --json` says of data of which nothing can be learned, beside the error.
+NOTHING_FOUND: dict[str, Any] = {
+    "format": "auto",
+    "rows": 0,
+    "usable": 0,
+    "refused": [],
+    "refused_count": 0,
+    "reasons": [],
+    "tokens": {"p50": 0, "p95": 0, "max": 0, "total": 0, "trained": 0},
+    "truncated_percent": 0.0,
+    "duplicates": 0,
+    "warnings": [],
+    "num_examples": 0,
+    "examples": [],
+}
+
 
 def report(spec: DataSpec, data: TokenizedData) -> dict[str, Any]:
     """What `check --json` tells, but for examples and errors.
@@ -125,6 +141,11 @@ def sentences_about(data: TokenizedData) -> Iterator[str]:
             f"{'has' if counts.in_words == 1 else 'have'} calls as JSON in the reply and results "
             "as the user's words."
         )
+    if counts.unthought:
+        yield (
+            f"The model's template has no place for thoughts: those of {_rows(counts.unthought)} "
+            "are not read."
+        )
     if counts.control:
         yield (
             f"{_rows(counts.control)} {'holds' if counts.control == 1 else 'hold'} letters that "
@@ -143,6 +164,8 @@ def _about_copies(data: TokenizedData) -> Iterator[str]:
         verb = "repeats" if copies == 1 else "repeat"
         yield f"{_rows(copies)} {verb} another row; copies stay on one side of the held-out split."
     held_out = _num_rows(data, data.evaluation.numbers)
+    if not held_out and data.eval_percent and usable - copies > 1:
+        yield f"No row is held out: {_rows(usable)} are too few for {data.eval_percent:g} %."
     if 0 < held_out < _FEW_HELD_OUT:
         yield f"Only {_rows(held_out)} {_are(held_out)} held out: their loss says little."
 

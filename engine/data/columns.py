@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from engine.contract.spec import ColumnRole
-from engine.data.messages import folded
+from engine.data.chatgpt_export import TREE
+from engine.data.names import folded
 
 # What a row can hold its words as. ShareGPT's turns are messages.
 Format = Literal["messages", "instruction", "completion", "qa", "preference", "text"]
@@ -23,19 +24,23 @@ _NAMES: dict[ColumnRole, tuple[str, ...]] = {
     "prompt": (
         "instruction", "instructions", "prompt", "question", "query", "problem", "request",
         "user", "human", "usermessage", "userprompt", "userinput", "inputs", "q",
+        "frage", "pregunta", "domanda", "pergunta", "问题", "質問",
     ),
     "input": ("input", "context"),
     "reply": (
-        "output", "outputs", "response", "solution", "answer", "completion", "reply",
+        "output", "outputs", "response", "solution", "answer", "answers", "completion", "reply",
         "assistant", "bot", "gpt", "chatgpt", "modeloutput", "modelresponse", "modelanswer",
         "assistantresponse", "assistantmessage", "botresponse", "airesponse", "target", "targets",
-        "a",
+        "a", "antwort", "respuesta", "réponse", "reponse", "risposta", "resposta", "回答",
     ),
     "system": ("system", "systemprompt", "systemmessage", "sysprompt"),
     "history": ("history", "chathistory"),
     "text": ("text", "content"),
 }  # fmt: skip
-_QUESTIONS = frozenset({"question", "query", "problem", "q"})
+_QUESTIONS = frozenset(
+    {"question", "query", "problem", "q", "frage", "pregunta", "domanda", "pergunta"}
+    | {"问题", "質問"}
+)
 _CHOSEN = ("chosen", "chosenresponse", "responsechosen")
 _REJECTED = ("rejected", "rejectedresponse", "responserejected")
 BRANCHES = ("replies", "children")
@@ -66,7 +71,7 @@ class Layout:
         chosen: Column of the better of two replies, where the other has one too.
         label: Column that marks a completion as good or bad.
         tools: Column that lists tools.
-        is_tree: Whether a row may be a tree of replies.
+        is_tree: Whether a row may be a tree of messages.
         others: Columns beside the text that are not its usual company.
         in_use: The columns of question and reply with their roles.
         is_simple: Whether a row can be nothing but question, input and reply.
@@ -116,7 +121,7 @@ def layout_of(names: tuple[str, ...], set_by_hand: Roles = ()) -> Layout:
         chosen=chosen if rejected is not None else None,
         label=label,
         tools=first(_TOOLS),
-        is_tree=any(name in names for name in BRANCHES),
+        is_tree=any(name in names for name in (*BRANCHES, TREE)),
         others=tuple(name for name in names if name != text and not _is_company(name)),
         in_use=tuple(parts.items()),
         is_simple=format != "completion" and parts.keys() <= {"prompt", "input", "reply"},

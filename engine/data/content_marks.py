@@ -44,6 +44,12 @@ class Mark(Enum):
         "{count:,} rows look as if a chat template had been applied already: the model's own "
         "comes on top.",
     )
+    TEMPLATE_IN_TEXT = (
+        "1 row of text holds marks of a chat template: they are read as letters. Use messages "
+        "instead, so that the model's own template is applied.",
+        "{count:,} rows of text hold marks of a chat template: they are read as letters. Use "
+        "messages instead, so that the model's own template is applied.",
+    )
     INVISIBLE = (
         "1 row holds characters that nobody sees, such as zero-width ones: they are learned too.",
         "{count:,} rows hold characters that nobody sees, such as zero-width ones: they are "
@@ -61,12 +67,14 @@ class Mark(Enum):
 
 
 _NONE: frozenset[Mark] = frozenset()
+# A text gets no template, so nothing comes on top of what stands in it.
+_IN_TEXT = {Mark.TEMPLATE: Mark.TEMPLATE_IN_TEXT}
 
 
 def marks_in(item: Item) -> frozenset[Mark]:
     """What of these an item holds, in any of its texts."""
     if isinstance(item, Passage):
-        return frozenset(_marks(item.text))
+        return frozenset(_IN_TEXT.get(mark, mark) for mark in _marks(item.text))
     found = _NONE
     for turn in item:
         marks = _marks(turn.content)

@@ -21,6 +21,7 @@ from engine.data.reply_tokens import ListedEncoding
 _WRITTEN = 0xF0000
 _CONTROL = 0x100000
 _PLANE = 0xFFFD
+_STAND_INS = re.compile("[\U000f0000-\U000ffffd\U00100000-\U0010fffd]")
 
 
 class ControlTokens:
@@ -52,8 +53,23 @@ class ControlTokens:
         return self._pattern.search(text) is not None
 
     def hide(self, text: str) -> str:
-        """The same text, of the same length, without the letters of control tokens."""
+        """The same text, of the same length, without the letters of control tokens.
+
+        What stands in for them is for private use; where a text holds such characters itself, they
+        become U+FFFD.
+        """
+        text = _STAND_INS.sub("\ufffd", text)
         return self._pattern.sub(lambda found: self._exchanged(found[0], _WRITTEN), text)
+
+    def hide_in(self, value: Any) -> Any:
+        """The same JSON value with every text in it hidden, also the names of its fields."""
+        if isinstance(value, str):
+            return self.hide(value)
+        if isinstance(value, list):
+            return [self.hide_in(one) for one in value]
+        if isinstance(value, dict):
+            return {self.hide(key): self.hide_in(one) for key, one in value.items()}
+        return value
 
     def reveal(self, rendered: str) -> str:
         """A rendered text as people read it: what was hidden is back."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from engine.contract.spec import ColumnRole
 from engine.data.columns import Format
+from engine.data.containers.record_file import RowError
 
 SHOWN_REFUSALS = 100
 _MOST_REASONS = 1000
@@ -132,9 +133,7 @@ def describe_refusals(
 
 def snippet_of(value: Any) -> str:
     """How a row begins, short, and of whole characters only."""
-    if isinstance(value, Exception):
-        return ""
-    shown = _shortened(value, 4)
+    shown = value.snippet if isinstance(value, RowError) else _shortened(value, 4)
     text = shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False, default=str)
     return text[:_SNIPPET].encode("utf-8", "replace").decode()
 

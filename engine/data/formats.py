@@ -11,9 +11,11 @@ from typing import Any, TypeAlias
 
 from engine.contract.spec import ColumnRole
 from engine.data.cells import is_blank, is_missing, opened, text_of
+from engine.data.chatgpt_export import is_export, shown_messages
 from engine.data.columns import Format, Layout, Roles, layout_of
 from engine.data.items import Item, Passage, Turn
 from engine.data.messages import is_message
+from engine.data.other_formats import known_but_unread
 from engine.data.pairs import chat_of_pair, is_speech, nested_answer, turns_of_pairs
 from engine.data.preference import PreferenceRow, chosen_chat
 from engine.data.records import RowError
@@ -37,6 +39,7 @@ class RowReader:
     Args:
         format: What each row holds; `auto` looks at each row.
         columns: Columns whose role is set by hand. An empty name says that the role has none.
+        is_running_text: Whether a text that is a row of its own is a stretch of a longer one.
 
     Attributes:
         notes: Rows read, by what was done to them.
@@ -45,8 +48,13 @@ class RowReader:
     """
 
     def __init__(
-        self, format: str = "auto", columns: Mapping[ColumnRole, str] | None = None
+        self,
+        format: str = "auto",
+        columns: Mapping[ColumnRole, str] | None = None,
+        *,
+        is_running_text: bool = True,
     ) -> None:
+        self._is_running_text = is_running_text
         self._by_hand: Roles = tuple((columns or {}).items())
         self._format = "messages" if format == "sharegpt" else format
         self._is_free = format == "auto" and not columns
@@ -98,7 +106,7 @@ class RowReader:
         text = text_of(text, "the text")
         if is_blank(text):
             raise RowError("it is empty")
-        return Passage(text)
+        return Passage(text, is_whole=not self._is_running_text)
 
     def _layout(self, row: Mapping[str, Any]) -> Layout:
         names = tuple(row)
@@ -155,6 +163,8 @@ def _messages(row: dict[str, Any], layout: Layout, noticed: set[RowNote]) -> _Re
             return _chat(entries, name, row, layout, noticed)
     if layout.is_tree and is_tree(row):
         return _tree(row, (), noticed)
+    if layout.is_tree and is_export(row):
+        return chat_of(shown_messages(row, noticed), noticed), "messages", ()
     prompt = layout.columns.get("prompt")
     if prompt is not None and isinstance(row[prompt], dict) and is_tree(row[prompt]):
         return _tree(row[prompt], (("messages", prompt),), noticed)
@@ -163,7 +173,7 @@ def _messages(row: dict[str, Any], layout: Layout, noticed: set[RowNote]) -> _Re
 
 def _tree(root: Mapping[str, Any], columns: Roles, noticed: set[RowNote]) -> _Read:
     noticed.add(RowNote.TREE)
-    return in_order(best_path(root), noticed), "messages", columns
+    return in_order(best_path(root, noticed), noticed), "messages", columns
 
 
 def _any_messages(row: dict[str, Any], noticed: set[RowNote]) -> _Read | None:
@@ -188,7 +198,7 @@ def _chat(
         noticed.add(RowNote.TOOLS)
     if is_message(entries[0]):
         return chat_of(entries, noticed, system), "messages", columns
-    turns = [Turn("system", system), *turns_of_pairs(entries)]
+    turns = [Turn("system", system), *turns_of_pairs(entries, noticed)]
     return in_order(turns, noticed), "messages", columns
 
 
@@ -238,7 +248,7 @@ def _bad_messages(row: dict[str, Any], layout: Layout) -> RowError | None:
             return RowError("it has no messages")
         if isinstance(entries, list) and isinstance(entries[0], dict):
             try:
-                turns_of_pairs(entries)
+                turns_of_pairs(entries, set())
             except RowError as error:
                 return error
     return None
@@ -246,7 +256,7 @@ def _bad_messages(row: dict[str, Any], layout: Layout) -> RowError | None:
 
 def _lacking(row: dict[str, Any], layout: Layout) -> RowError:
     """Why nothing was found in a row."""
-    bad = _bad_messages(row, layout)
+    bad = _bad_messages(row, layout) or known_but_unread(row)
     if bad is not None:
         return bad
     if "prompt" in layout.columns:

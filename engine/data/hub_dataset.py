@@ -48,6 +48,11 @@ class HubRecords:
         return "row"
 
     @property
+    def is_running_text(self) -> bool:
+        """Whether one text was cut into these: never, each is a record of its own."""
+        return False
+
+    @property
     def notes(self) -> list[str]:
         """What a person should know: nothing beside the rows."""
         return []

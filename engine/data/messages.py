@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from engine.data.cells import is_missing, opened, text_of
+from engine.data.containers.record_file import RowError
 from engine.data.items import Role, ToolCall, Turn
-from engine.data.records import RowError
+from engine.data.mendable import MendableRow
+from engine.data.names import folded
+from engine.data.row_notes import RowNote
+from engine.data.speakers import ROLES, role_of
 
-_SPOKEN: dict[Role, str] = {
-    "system": "system developer systemprompt systemmessage",
-    "user": "user human prompter person customer client question you student usermessage",
-    "assistant": "assistant gpt bot model chatgpt bing bard claude gemini ai llm agent chatbot "
-    "answer aiassistant gpt4 gpt35 llama assistantmessage",
-    "tool": "tool function observation ipython environment functionresponse functionresult "
-    "toolresponse toolresult toolresults functionoutput tooloutput",
-}
-_ROLES: dict[str, Role] = {name: role for role, names in _SPOKEN.items() for name in names.split()}
 # Turns that are nothing but a call, as ShareGPT writes them.
 _CALLS = frozenset({"functioncall", "toolcall", "toolcalls", "functioncalls"})
 
@@ -27,6 +23,9 @@ _MOST_NAMES = 100
 _WHO = ("role", "from", "speaker", "author", "sender")
 _WHAT = ("content", "value", "text", "message")
 _THOUGHTS = ("reasoningcontent", "reasoning", "thinking")
+# Marks of a reply that say false where it is not to be learned.
+_FLAGS = ("train", "training", "trainonturn", "loss")
+_WORDS = ("text", "input_text", "output_text", "audio_transcription")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +35,19 @@ class _Keys:
     who: str | None
     what: str | None
     weight: str | None
+    flags: tuple[str, ...]
     calls: str | None
     call: str | None
     thoughts: str | None
     plain: bool  # nothing but who and what
 
 
-def turn_of(entry: Any) -> Turn:
+def turn_of(entry: Any, noticed: set[RowNote]) -> Turn:
     """One message as a turn.
+
+    Args:
+        entry: An object with a role and a content, under whatever keys.
+        noticed: What had to be done is added here.
 
     Raises:
         RowError: It has no known role, or what it says is no text.
@@ -51,14 +55,14 @@ def turn_of(entry: Any) -> Turn:
     if not isinstance(entry, dict):
         raise RowError("a message is no object")
     who, said = entry.get("role"), entry.get("content")
-    if len(entry) == 2 and type(who) is str and type(said) is str and who in _ROLES:
-        return Turn(_ROLES[who], text_of(said, "a message"))
+    if len(entry) == 2 and type(who) is str and type(said) is str and who in ROLES:
+        return Turn(ROLES[who], text_of(said, "a message"))
     keys = _keys(tuple(entry))
     said = entry[keys.what] if keys.what is not None else None
-    role = _ROLES.get(who) if type(who := entry.get(keys.who)) is str else None
+    role = ROLES.get(who) if type(who := entry.get(keys.who)) is str else None
     if keys.plain and role is not None and type(said) is str:
         return Turn(role, text_of(said, "a message"))
-    return _whole_turn(entry, keys, said)
+    return _whole_turn(entry, keys, said, noticed)
 
 
 def is_message(entry: Any) -> bool:
@@ -69,13 +73,20 @@ def is_message(entry: Any) -> bool:
     return keys.who is not None and (keys.what or keys.calls or keys.call) is not None
 
 
-def turns_in(value: Any, role: Role, name: str) -> list[Turn]:
+def speakers_in(entries: Sequence[Any]) -> list[Any]:
+    """Who speaks in each message that says so, under whatever key."""
+    keys = [(entry, _keys(tuple(entry)).who) for entry in entries if isinstance(entry, dict)]
+    return [entry[who] for entry, who in keys if who is not None]
+
+
+def turns_in(value: Any, role: Role, name: str, noticed: set[RowNote]) -> list[Turn]:
     """What a cell holds as turns: a list of messages, or one text.
 
     Args:
         value: The cell.
         role: Who says it, where it is one text.
         name: What the cell is called in a refusal.
+        noticed: What had to be done is added here.
 
     Raises:
         RowError: It is neither.
@@ -84,13 +95,8 @@ def turns_in(value: Any, role: Role, name: str) -> list[Turn]:
     if isinstance(entries, dict) and is_message(entries):
         entries = [entries]
     if isinstance(entries, list) and entries and is_message(entries[0]):
-        return [turn_of(entry) for entry in entries]
+        return [turn_of(entry, noticed) for entry in entries]
     return [Turn(role, text_of(value, name))]
-
-
-def folded(name: str) -> str:
-    """A name without case, spaces, underscores and hyphens."""
-    return name.strip().lower().replace("_", "").replace(" ", "").replace("-", "")
 
 
 def _keys(names: tuple[str, ...]) -> _Keys:
@@ -107,17 +113,17 @@ def _known_keys(names: tuple[str, ...]) -> _Keys:
         return next((by_folded[name] for name in wanted if name in by_folded), None)
 
     who, what = first(*_WHO), first(*_WHAT)
-    rest = (first("weight"), first("toolcalls"), first("functioncall"), first(*_THOUGHTS))
-    return _Keys(who, what, *rest, plain=who is not None and not any(rest))
+    weight, flags = first("weight"), tuple(by_folded[flag] for flag in _FLAGS if flag in by_folded)
+    rest = (first("toolcalls"), first("functioncall"), first(*_THOUGHTS))
+    plain = who is not None and not any((weight, flags, *rest))
+    return _Keys(who, what, weight, flags, *rest, plain=plain)
 
 
-def _whole_turn(entry: dict[str, Any], keys: _Keys, said: Any) -> Turn:
-    name = _speaker(entry, keys)
-    if folded(name) in _CALLS:
+def _whole_turn(entry: dict[str, Any], keys: _Keys, said: Any, noticed: set[RowNote]) -> Turn:
+    who = entry[keys.who] if keys.who is not None else None
+    if isinstance(who, str) and folded(who) in _CALLS:
         return Turn("assistant", "", tool_calls=_calls(opened(said)))
-    role = _ROLES.get(folded(name))
-    if role is None:
-        raise RowError(f"a message has the unknown role {name[:40]!r}")
+    role = role_of(who)
     content, thoughts = _content(said)
     if role != "assistant":
         return Turn(role, content)
@@ -127,38 +133,81 @@ def _whole_turn(entry: dict[str, Any], keys: _Keys, said: Any) -> Turn:
         *(_calls(opened(entry[keys.calls])) if keys.calls is not None else ()),
         *(_calls(opened(entry[keys.call])) if keys.call is not None else ()),
     )
-    weight = entry[keys.weight] if keys.weight is not None else None
-    trained = weight is None or weight not in (0, "0", "0.0")
-    return Turn(role, content, trained, calls, thoughts)
+    return Turn(role, content, _is_trained(entry, keys, noticed), calls, thoughts)
 
 
-def _speaker(entry: dict[str, Any], keys: _Keys) -> str:
-    name = entry[keys.who] if keys.who is not None else None
-    if isinstance(name, dict):  # an author with a role of its own
-        name = name.get("role")
-    if not isinstance(name, str) or not name.strip():
-        raise RowError("a message has no role")
-    return name
+def _is_trained(entry: dict[str, Any], keys: _Keys, noticed: set[RowNote]) -> bool:
+    """Whether a reply is to be learned, as its marks and its weight say."""
+    weight = _weight(entry[keys.weight]) if keys.weight is not None else 1
+    if any(_is_no(entry[flag]) for flag in keys.flags):
+        return False
+    if weight not in (0, 1):
+        noticed.add(RowNote.PARTLY)
+    return weight != 0
+
+
+def _is_no(flag: Any) -> bool:
+    """Whether a flag says no. Numbers with a point are measured, such as a loss."""
+    if isinstance(flag, str):
+        return folded(flag) in ("false", "no", "0")
+    return type(flag) in (bool, int) and not flag
+
+
+def _weight(value: Any) -> float:
+    """How much a reply counts: 1 where nothing is said.
+
+    Raises:
+        RowError: It is no number that a reply can be weighed with.
+    """
+    if is_missing(value):
+        return 1
+    if isinstance(value, str):
+        words = {"false": "0", "true": "1"}
+        try:
+            value = float(words.get(folded(value), value))
+        except ValueError:
+            raise RowError(f"a reply has the weight {value[:40]!r}, which is no number") from None
+    if not isinstance(value, int | float) or value != value:
+        raise RowError("a reply has a weight that is no number")
+    if value < 0:
+        raise MendableRow(
+            "a reply has a negative weight",
+            "Weights are 0 or 1: a reply can be left out, not undone.",
+        )
+    return value
 
 
 def _content(said: Any) -> tuple[str, str]:
     """What is said and what is thought: text, or a list of parts as in OpenAI's format."""
-    if isinstance(said, dict) and isinstance(said.get("parts"), list):
-        said = said["parts"]
+    if isinstance(said, dict):
+        if isinstance(said.get("parts"), list):
+            said = said["parts"]
+        elif isinstance(said.get("text"), str):
+            said = said["text"]
     if not isinstance(said, list):
         return text_of(said, "a message"), ""
     spoken: list[str] = []
     thoughts: list[str] = []
     for part in said:
-        kind = part.get("type", "text") if isinstance(part, dict) else "text"
-        if kind in ("text", "input_text", "output_text"):
+        kind = _kind(part)
+        if kind in _WORDS:
             words = part.get("text") if isinstance(part, dict) else part
             spoken.append(text_of(words, "a message"))
         elif kind in ("thinking", "reasoning") and isinstance(part, dict):
             thoughts.append(text_of(part.get(kind) or part.get("text"), "a thought"))
         else:
-            raise RowError(f"a message holds a part of the kind {str(kind)[:40]!r}, no text")
+            raise MendableRow(
+                f"a message holds a part of the kind {str(kind)[:40]!r}, no text",
+                "Only text is learned here: take these parts out, or the rows that have them.",
+            )
     return "\n".join(filter(None, spoken)), "\n".join(filter(None, thoughts))
+
+
+def _kind(part: Any) -> Any:
+    """What a part of a message is, in OpenAI's words or those of a ChatGPT export."""
+    if not isinstance(part, dict):
+        return "text"
+    return part.get("type") or part.get("content_type") or "text"
 
 
 def _calls(calls: Any) -> tuple[ToolCall, ...]:

@@ -9,7 +9,8 @@ from engine.contract.spec import ColumnRole
 from engine.data.cells import is_blank, is_missing, opened, text_of
 from engine.data.columns import Layout, Roles, layout_of
 from engine.data.items import Chat, Turn
-from engine.data.messages import folded, is_message, turn_of, turns_in
+from engine.data.messages import is_message, turn_of, turns_in
+from engine.data.names import folded
 from engine.data.records import RowError
 from engine.data.row_notes import RowNote
 from engine.data.turns import in_order
@@ -32,13 +33,13 @@ def chat_of_pair(row: Mapping[str, Any], layout: Layout, noticed: set[RowNote]) 
             return chat
     if layout.label is not None and _is_no(row[layout.label]):
         raise RowError(f"its reply is marked as a bad one ({layout.label} is false)")
-    asked = _question(row, layout)
+    asked = _question(row, layout, noticed)
     name = columns["reply"]
-    said = turns_in(row[name], "assistant", name)
+    said = turns_in(_first_answer(row[name], name, noticed), "assistant", name, noticed)
     if layout.format == "completion" and len(said) == 1 and said[0].content[:1].isspace():
         # What parts a completion from its prompt is the template's to say.
         said = [Turn("assistant", said[0].content.lstrip())]
-    return in_order([*_before(row, layout), *asked, *said], noticed)
+    return in_order([*_before(row, layout, noticed), *asked, *said], noticed)
 
 
 def _simple(row: Mapping[str, Any], columns: Mapping[ColumnRole, str]) -> Chat | None:
@@ -64,7 +65,7 @@ def is_speech(entry: Any) -> bool:
     return is_message(entry) or {"prompt", "reply"} <= layout_of(tuple(entry)).columns.keys()
 
 
-def turns_of_pairs(pairs: Sequence[Any]) -> list[Turn]:
+def turns_of_pairs(pairs: Sequence[Any], noticed: set[RowNote]) -> list[Turn]:
     """Earlier questions and replies: `[[question, reply], ...]`, objects of both, or messages.
 
     Raises:
@@ -80,7 +81,7 @@ def turns_of_pairs(pairs: Sequence[Any]) -> list[Turn]:
             turns.append(Turn("user", text_of(pair[columns["prompt"]], "a question")))
             turns.append(Turn("assistant", text_of(pair[columns["reply"]], "a reply")))
         else:
-            turns.append(turn_of(pair))
+            turns.append(turn_of(pair, noticed))
     return turns
 
 
@@ -107,7 +108,23 @@ def nested_answer(
     return None
 
 
-def _before(row: Mapping[str, Any], layout: Layout) -> list[Turn]:
+def _first_answer(value: Any, name: str, noticed: set[RowNote]) -> Any:
+    """The first of several answers, as SQuAD and its like list them; else the cell itself."""
+    if folded(name) != "answers":
+        return value
+    cell = opened(value)
+    answers = cell.get("text") if isinstance(cell, dict) else cell
+    if not isinstance(answers, list) or (answers and is_message(answers[0])):
+        return value
+    if not answers:
+        return ""
+    if len(answers) > 1:
+        noticed.add(RowNote.NESTED)
+    first = answers[0]
+    return first["text"] if isinstance(first, dict) and "text" in first else first
+
+
+def _before(row: Mapping[str, Any], layout: Layout, noticed: set[RowNote]) -> list[Turn]:
     """System text and earlier turns."""
     columns = layout.columns
     turns: list[Turn] = []
@@ -117,17 +134,17 @@ def _before(row: Mapping[str, Any], layout: Layout) -> list[Turn]:
     if "history" in columns:
         history = opened(row[columns["history"]])
         if isinstance(history, list):
-            turns += turns_of_pairs(history)
+            turns += turns_of_pairs(history, noticed)
         elif not is_missing(history):
             raise RowError(f"{columns['history']} is no list of earlier turns")
     return turns
 
 
-def _question(row: Mapping[str, Any], layout: Layout) -> list[Turn]:
+def _question(row: Mapping[str, Any], layout: Layout, noticed: set[RowNote]) -> list[Turn]:
     """The question, with its input after a blank line."""
     columns = layout.columns
     name = columns["prompt"]
-    asked = turns_in(row[name], "user", name)
+    asked = turns_in(row[name], "user", name, noticed)
     words = ""
     if "input" in columns:
         words = text_of(row[columns["input"]], columns["input"]).strip()

@@ -34,29 +34,29 @@ def chosen_chat(row: Mapping[str, Any], layout: Layout, noticed: set[RowNote]) -
     if layout.chosen is None:
         raise RowError("it has no chosen and rejected reply")
     noticed.add(RowNote.CHOSEN)
-    chosen = _speech(row[layout.chosen], "assistant", "the chosen reply")
+    chosen = _speech(row[layout.chosen], "assistant", "the chosen reply", noticed)
     if all(turn.role != "user" for turn in chosen):
-        chosen = [*_before(row, layout), *chosen]
+        chosen = [*_before(row, layout, noticed), *chosen]
     if chosen[-1].role != "assistant":
         raise RowError("it has no chosen reply")
     return in_order(chosen, noticed)
 
 
-def _before(row: Mapping[str, Any], layout: Layout) -> list[Turn]:
+def _before(row: Mapping[str, Any], layout: Layout, noticed: set[RowNote]) -> list[Turn]:
     """System text and prompt, whatever the prompt is written as."""
     columns = layout.columns
     system = text_of(row[columns["system"]], columns["system"]) if "system" in columns else ""
     turns = [Turn("system", system)] if system else []
     if "prompt" in columns:
-        prompt = _speech(row[columns["prompt"]], "user", columns["prompt"])
+        prompt = _speech(row[columns["prompt"]], "user", columns["prompt"], noticed)
         # A prompt may end with "Assistant:", which asks for what the next column holds.
         turns += prompt[:-1] if prompt[-1] == Turn("assistant", "") else prompt
     return turns
 
 
-def _speech(value: Any, role: Role, name: str) -> list[Turn]:
+def _speech(value: Any, role: Role, name: str, noticed: set[RowNote]) -> list[Turn]:
     """What a cell holds as turns: messages, one text, or a dialogue written as one text."""
-    turns = turns_in(value, role, name)
+    turns = turns_in(value, role, name, noticed)
     if len(turns) > 1 or not _SPEAKER.match(turns[0].content):
         return turns
     parts = _SPEAKER.split(turns[0].content)

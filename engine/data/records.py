@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from engine.contract.errors import RequestError
 from engine.data.containers.byte_source import ByteSource
 from engine.data.containers.json_records import JsonRecords
-from engine.data.containers.json_values import Incomplete, ValueDecoder
+from engine.data.containers.json_signs import Named, is_json
 from engine.data.containers.kinds import columnar_kind, refuse_other_kinds
 from engine.data.containers.plain_text import PassageRecords
 from engine.data.containers.record_file import RecordFile, RowError, mistake
-from engine.data.containers.table_layout import Layout, find_layout
+from engine.data.containers.table_layout import Layout, find_layout, is_sentence_row, reads_as_prose
 from engine.data.containers.tables import TableRecords
 from engine.data.containers.text_source import SAMPLE, TextSource
 
 __all__ = ["RecordFile", "RowError", "open_records"]
 
-_JSON_NAMES = (".json", ".jsonl", ".ndjson")
-_TEXT_NAMES = (".txt", ".md", ".markdown", ".text", ".rst")
-_TABLE_NAMES = (".csv", ".tsv", ".tab", ".psv")
+_NAMES: dict[Named, tuple[str, ...]] = {
+    "json": (".json", ".jsonl", ".ndjson"),
+    "table": (".csv", ".tsv", ".tab", ".psv"),
+    "text": (".txt", ".md", ".markdown", ".text", ".rst"),
+}
 _PACKED_NAMES = (".gz", ".bz2", ".xz")
-# Names of columns by which a first row is a header for sure, whatever else it looks like.
-_COLUMN_NAMES = """
-    instruction prompt question query problem request user human input context output response
-    answer completion reply assistant bot gpt system system_prompt history messages conversations
-    conversation dialog dialogue chat turns text chosen rejected label id
-"""
-COLUMN_NAMES = frozenset(_COLUMN_NAMES.split())
-_ARRAY_START = re.compile(r'\s*\[\s*([\[{"\]\d-]|true|false|null|NaN)')
+# Beside the columns that are learned from: names that no first row of a table without names holds.
+_OTHER_COLUMNS = {"id", "label"}
 _SHORT_NAME = 40
 _EVEN = 0.9
+_UNEVEN = 0.5
 
 
-def open_records(path: Path, passage_characters: int = 2000) -> RecordFile:
+def open_records(
+    path: Path, passage_characters: int = 2000, encoding: str | None = None
+) -> RecordFile:
     """Find out what a file holds, and how to read it record by record.
 
     Args:
         path: The file.
         passage_characters: The longest passage that plain text is cut into.
+        encoding: Of a text, a name that Python knows; found out if None.
 
     Raises:
         RequestError: It is no file, unreadable, empty, or of a kind that holds no records; in a
@@ -54,13 +55,19 @@ def open_records(path: Path, passage_characters: int = 2000) -> RecordFile:
             f"{path.name} is a {kind.split()[0]} file packed with {source.packing}.",
             "Unpack it first.",
         )
+    if kind and encoding:
+        raise RequestError(
+            "data.encoding",
+            f"{path.name} is no file of text: {kind.split()[0]} itself says how words are kept.",
+            "Leave it out.",
+        )
     if kind:
         # Only here: the library takes half a second to load, and most files need none of it.
         from engine.data.containers.columnar import ColumnarRecords
 
         return ColumnarRecords(path, kind)
     refuse_other_kinds(start, path)
-    return _text_records(TextSource(source), path, passage_characters)
+    return _text_records(TextSource(source, encoding), path, passage_characters)
 
 
 def _text_records(source: TextSource, path: Path, passage_characters: int) -> RecordFile:
@@ -69,14 +76,26 @@ def _text_records(source: TextSource, path: Path, passage_characters: int) -> Re
     if is_whole and not head.strip("\x00 \t\n\r\x0b\x0c\ufeff"):
         raise mistake(f"{path.name} is empty.", "Choose another file.")
     suffix = _suffix(path)
-    if _is_json(head, suffix):
+    named = _named(suffix)
+    if is_json(head, named, is_whole=is_whole):
         return JsonRecords(source, head + "\n" * is_whole)
     layout, evenness = find_layout(head, is_whole=is_whole)
-    if suffix in _TABLE_NAMES or (suffix not in _TEXT_NAMES and _is_table(head, layout, evenness)):
-        return TableRecords(source, layout, COLUMN_NAMES)
-    if suffix in _JSON_NAMES:
+    if _is_table(head, named, layout, evenness):
+        return TableRecords(source, layout, _names_columns)
+    if named == "json":
         return JsonRecords(source, head + "\n" * is_whole)
-    return PassageRecords(source, passage_characters)
+    note = ""
+    if named == "table":
+        note = (
+            f"{path.name} is called {suffix}, but its lines are no rows of a table, so it was read "
+            "as plain text."
+        )
+    elif layout.delimiter == "\t" and evenness >= _EVEN and _num_lines(head) > 1:
+        note = (
+            f"The lines of {path.name} are evenly parted by tabs, but the first names no columns "
+            "known here, so it was read as plain text; call it .tsv to have it read as a table."
+        )
+    return PassageRecords(source, passage_characters, note)
 
 
 def _suffix(path: Path) -> str:
@@ -86,45 +105,55 @@ def _suffix(path: Path) -> str:
     return names[-1] if names else ""
 
 
-def _is_json(head: str, suffix: str) -> bool:
-    """Whether a text is JSON: by its first value, and where that is cut off, by its start."""
-    begin = head.lstrip()
-    if begin[:1] not in ("{", "["):
-        return suffix not in _TEXT_NAMES and _has_objects(head)
-    if suffix in _JSON_NAMES and (begin[0] == "{" or _ARRAY_START.match(head)):
-        return True
-    if begin[0] == "[" and not _ARRAY_START.match(head):
+def _named(suffix: str) -> Named:
+    for kind, names in _NAMES.items():
+        if suffix in names:
+            return kind
+    return "other"
+
+
+def _num_lines(head: str) -> int:
+    return 1 + head.strip("\n").count("\n")
+
+
+def _is_table(head: str, named: Named, layout: Layout, evenness: float) -> bool:
+    """Whether a text is a table: what its name says, unless its rows plainly say otherwise."""
+    first_line = head.lstrip("\n").partition("\n")[0]
+    cells = next(layout.rows(iter([first_line])), [])
+    if named == "table":
+        if layout.skip_lines or first_line.startswith('"') or _names_columns(cells):
+            return True
+        is_uneven = evenness < _UNEVEN or reads_as_prose(layout, head)
+        return not (is_uneven and is_sentence_row([first_line]))
+    if evenness < _EVEN or _num_lines(head) < 2:
         return False
-    # Of an array, its first element: the whole may be longer than what is seen here.
-    first = begin.lstrip("[ \t\n\r") if begin[0] == "[" else begin
-    try:
-        ValueDecoder().decode(first, 0)
-    except Incomplete as error:
-        return len(first) - error.position < 8 or _has_objects(head)
-    return True
-
-
-def _has_objects(head: str) -> bool:
-    """Whether at least one line in two is an object of JSON."""
-    lines = [line for line in head.split("\n")[:50] if line.strip()]
-    decoder = ValueDecoder()
-    found = 0
-    for line in lines:
-        if line.lstrip().startswith("{"):
-            try:
-                decoder.decode(line.lstrip(), 0)
-                found += 1
-            except Incomplete:
-                continue
-    return found > 0 and 2 * found >= len(lines)
-
-
-def _is_table(head: str, layout: Layout, evenness: float) -> bool:
-    """Whether a text of any name is a table: even rows under names that are names."""
-    if evenness < _EVEN or head.strip("\n").count("\n") < 1:
-        return False
-    cells = next(iter(layout.rows(iter([head.lstrip("\n").partition("\n")[0]]))), [])
+    if named == "text":
+        is_markdown = first_line.lstrip().startswith("|")
+        return not is_markdown and _can_be_learned(cells, is_tabbed=layout.delimiter == "\t")
     names = [cell.strip().lower() for cell in cells]
-    if COLUMN_NAMES.intersection(names):
-        return True
-    return len(set(names)) == len(names) and all(0 < len(name) <= _SHORT_NAME for name in names)
+    is_header = len(set(names)) == len(names) and all(
+        0 < len(name) <= _SHORT_NAME for name in names
+    )
+    return _names_columns(cells) or (is_header and not reads_as_prose(layout, head))
+
+
+def _names_columns(cells: Sequence[str]) -> bool:
+    """Whether a first row is a header for sure: one of its cells is what a column is called."""
+    # Only here: readers of rows, which know what columns are called, import this module.
+    from engine.data.columns import layout_of
+
+    # Single letters name columns too, but are answers as well.
+    names = tuple(cell.strip() for cell in cells if 1 < len(cell.strip()) <= _SHORT_NAME)
+    layout = layout_of(names)
+    is_known = layout.columns or layout.conversations or layout.chosen
+    return bool(is_known) or not _OTHER_COLUMNS.isdisjoint(map(str.lower, names))
+
+
+def _can_be_learned(cells: Sequence[str], *, is_tabbed: bool) -> bool:
+    """Whether a first row names columns that hold all of a chat, which no running text does."""
+    from engine.data.columns import layout_of
+
+    layout = layout_of(tuple(cell.strip() for cell in cells if len(cell.strip()) <= _SHORT_NAME))
+    is_text = is_tabbed and "text" in layout.columns
+    has_pair = {"prompt", "reply"} <= layout.columns.keys()
+    return is_text or has_pair or bool(layout.conversations or layout.chosen)

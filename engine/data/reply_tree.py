@@ -9,6 +9,7 @@ from typing import Any
 from engine.data.columns import BRANCHES
 from engine.data.items import Turn
 from engine.data.messages import is_message, turn_of
+from engine.data.row_notes import RowNote
 
 
 def is_tree(row: Mapping[str, Any]) -> bool:
@@ -16,7 +17,7 @@ def is_tree(row: Mapping[str, Any]) -> bool:
     return is_message(row) and any(isinstance(row.get(key), list) for key in BRANCHES)
 
 
-def best_path(root: Mapping[str, Any]) -> list[Turn]:
+def best_path(root: Mapping[str, Any], noticed: set[RowNote]) -> list[Turn]:
     """The turns from the root along the best replies, up to the last one of the assistant.
 
     At each step the reply of the lowest rank is taken, the first where there are no ranks.
@@ -27,7 +28,7 @@ def best_path(root: Mapping[str, Any]) -> list[Turn]:
     path: list[Turn] = []
     node: Mapping[str, Any] | None = root
     while node is not None:
-        path.append(turn_of({key: node[key] for key in node if key not in BRANCHES}))
+        path.append(turn_of({key: node[key] for key in node if key not in BRANCHES}, noticed))
         node = _best(node)
     last = max((n for n, turn in enumerate(path) if turn.role == "assistant"), default=len(path))
     return path[: last + 1]

@@ -30,6 +30,16 @@ class RowNote(Enum):
         "{count:,} rows are trees of replies: one path of each is learned, along the replies "
         "ranked best.",
     )
+    BRANCHES = (
+        "1 chat has several branches: the one that was shown last is learned.",
+        "{count:,} chats have several branches: the one that was shown last is learned.",
+    )
+    UNSEEN = (
+        "1 chat has steps that were not shown as messages, such as calls of tools: they are left "
+        "out.",
+        "{count:,} chats have steps that were not shown as messages, such as calls of tools: they "
+        "are left out.",
+    )
     NESTED = (
         "1 row has several answers: the first is learned.",
         "{count:,} rows have several answers: the first of each is learned.",
@@ -40,8 +50,13 @@ class RowNote(Enum):
         "are left out.",
     )
     WEIGHT = (
-        "1 chat has replies of weight 0: they are read, but not learned.",
-        "{count:,} chats have replies of weight 0: they are read, but not learned.",
+        "1 chat has replies of weight 0, or marked train: false: they are read, but not learned.",
+        "{count:,} chats have replies of weight 0, or marked train: false: they are read, but not "
+        "learned.",
+    )
+    PARTLY = (
+        "1 chat has replies of a weight other than 0 and 1: they are learned whole.",
+        "{count:,} chats have replies of a weight other than 0 and 1: they are learned whole.",
     )
     TOOLS = (
         "1 chat lists tools: the list is left out, the calls and their results stay.",

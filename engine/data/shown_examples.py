@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.contract.spec import DataSpec
 from engine.data.chat import ChatEncoder, Encoded, Example
-from engine.data.items import Item
+from engine.data.items import Item, Passage
 from engine.data.records import RowError
 from engine.data.reply_tokens import Offsets
 from engine.data.source import DatasetReader
@@ -30,8 +30,9 @@ def shown_examples(
         count: How many.
 
     Returns:
-        `number`, `row`, `held_out`, `tokens`, `trained`, `cut`, and the `pieces` of the text, each
-        with `text`, `trained` and `control`; in the order of the file.
+        `number`, `row`, `held_out`, `question` (what the user said first; None in a passage),
+        `tokens`, `trained`, `cut`, and the `pieces` of the text, each with `text`, `trained` and
+        `control`; in the order of the file.
     """
     length = data.length
     begin = max(0, min(first - 1, len(data.store) - 1))
@@ -41,29 +42,30 @@ def shown_examples(
     encoder = ChatEncoder(tokenizer, length, spec.train_on)
     place = int(np.searchsorted(data.store.numbers, rows[0]))
     found: list[dict[str, Any]] = []
-    for number, encoded in _encoded_rows(spec, length, encoder, int(rows[0]), int(rows[-1])):
-        for index, example in enumerate(encoded.examples):
+    asked = _encoded_rows(spec, length, encoder, int(rows[0]), int(rows[-1]))
+    for number, item, encoded in asked:
+        for index in range(len(encoded.examples)):
             if begin <= place < end:
-                found.append(
-                    {
-                        "number": place + 1,
-                        "row": number,
-                        "held_out": place in held_out,
-                        "tokens": len(example.tokens),
-                        "trained": sum(example.trained[1:]),
-                        "cut": encoded.num_tokens > length,
-                        "pieces": pieces(
-                            encoded.text, example, encoded.offsets(index), encoder.control_names
-                        ),
-                    }
-                )
+                about = {"number": place + 1, "row": number, "held_out": place in held_out}
+                shown = _shown(encoded, index, length, encoder.control_names)
+                found.append({**about, "question": _question(item), **shown})
             place += 1
     return found
 
 
+def _shown(encoded: Encoded, index: int, length: int, control: dict[int, str]) -> dict[str, Any]:
+    example = encoded.examples[index]
+    return {
+        "tokens": len(example.tokens),
+        "trained": sum(example.trained[1:]),
+        "cut": encoded.num_tokens > length,
+        "pieces": pieces(encoded.text, example, encoded.offsets(index), control),
+    }
+
+
 def _encoded_rows(
     spec: DataSpec, length: int, encoder: ChatEncoder, first: int, last: int
-) -> Iterator[tuple[int, Encoded]]:
+) -> Iterator[tuple[int, Item, Encoded]]:
     """The rows from one number to another of which something can be learned."""
     wanted: list[tuple[int, Item]] = []
     for number, item in DatasetReader(spec, passage_characters(length)):
@@ -72,9 +74,15 @@ def _encoded_rows(
         if number >= first:
             wanted.append((number, item))
     encoded = encoder.encode_all(item for _, item in wanted)
-    for (number, _), one in zip(wanted, encoded, strict=True):
+    for (number, item), one in zip(wanted, encoded, strict=True):
         if not isinstance(one, RowError):
-            yield number, one
+            yield number, item, one
+
+
+def _question(item: Item) -> str | None:
+    if isinstance(item, Passage):
+        return None
+    return next((turn.content for turn in item if turn.role == "user"), None)
 
 
 def pieces(

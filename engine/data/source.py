@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from engine.contract.spec import DataSpec
 from engine.data.dataset import Dataset, Refusals, describe_refusals, kinds_sentence
 from engine.data.formats import NoFormat, RowReader
 from engine.data.items import Item, Passage
+from engine.data.mendable import MendableRow
 from engine.data.preference import PreferenceRow
 from engine.data.records import RecordFile, RowError, open_records
 from engine.data.row_notes import sentences
@@ -65,7 +67,9 @@ class DatasetReader:
             except RowError as error:
                 refusals.add(number, str(error), value)
                 self._num_unread += error is value
-                self._kinds[type(error)] = self._kinds.get(type(error), 0) + 1
+                self._kinds[type(error)] += 1
+                if isinstance(error, MendableRow):
+                    self._advice[error.advice] += 1
                 continue
             self._usable += 1
             if len(self._prompts) < NUM_PROMPTS:
@@ -110,9 +114,14 @@ class DatasetReader:
         )
 
     def _begin(self) -> None:
-        self._rows = RowReader(self._spec.format, self._spec.columns)
+        self._rows = RowReader(
+            self._spec.format,
+            self._spec.columns,
+            is_running_text=self._records.is_running_text,
+        )
         self._refusals = Refusals()
-        self._kinds: dict[type[RowError], int] = {}
+        self._kinds: Counter[type[RowError]] = Counter()
+        self._advice: Counter[str] = Counter()
         self._prompts: dict[str, None] = {}
         self._num_rows = self._num_unread = self._usable = 0
 
@@ -126,14 +135,14 @@ class DatasetReader:
         name, refusals = self._name, self._refusals
         if not refusals.count:
             return RequestError(FIELD, f"{name} is empty.", "Choose another file.")
-        if self._kinds.get(PreferenceRow):
+        if self._kinds[PreferenceRow]:
             return RequestError(
                 "data.format",
                 f"the rows of {name} are preference pairs, with a chosen and a rejected reply.",
                 "Set data.format to preference, which learns the chosen replies only.",
             )
         reasons = describe_refusals(refusals.reasons, self._records.unit)
-        if 2 * self._kinds.get(NoFormat, 0) > refusals.count:
+        if 2 * self._kinds[NoFormat] > refusals.count:
             held = f" They hold: {_listed(self._rows)}." if self._rows.names else ""
             return RequestError(
                 FIELD,
@@ -141,12 +150,16 @@ class DatasetReader:
                 "Say which column is what in data.columns, such as prompt: Question and reply: "
                 "Answer, or set data.format to text to learn every word.",
             )
-        advice = (
-            "Check how the file was saved, or save it anew."
-            if 2 * self._num_unread > refusals.count
-            else "Each row needs a question and a reply."
-        )
-        return RequestError(FIELD, f"{name} has no row to learn from: {reasons}.", advice)
+        return RequestError(FIELD, f"{name} has no row to learn from: {reasons}.", self._way_out())
+
+    def _way_out(self) -> str:
+        """What to do about the commonest of the reasons."""
+        if 2 * self._num_unread > self._refusals.count:
+            return "Check how the file was saved, or save it anew."
+        for advice, count in self._advice.most_common(1):
+            if 2 * count >= self._refusals.count:
+                return advice
+        return "Each row needs a question and a reply."
 
 
 def read_dataset(spec: DataSpec) -> Dataset:
@@ -226,13 +239,33 @@ def dataset_sha256(spec: DataSpec) -> str | None:
     return digest.hexdigest()
 
 
+def refuse_other_data(spec: DataSpec) -> str | None:
+    """The hash of the file, which must be the one that the spec was completed with.
+
+    Raises:
+        RequestError: The file cannot be read, or is another by now.
+    """
+    sha256 = dataset_sha256(spec)
+    if spec.sha256 not in (None, sha256):
+        raise RequestError(
+            FIELD,
+            f"{spec.source} has changed since this run was made.",
+            "Bring the old file back, or start a new run.",
+        )
+    return sha256
+
+
 def _open(spec: DataSpec, passage_characters: int) -> tuple[str, RecordFile]:
     if is_hub_dataset(spec.source):
         from engine.data.hub_dataset import open_hub_records
 
+        if spec.encoding is not None:
+            raise RequestError(
+                "data.encoding", f"{spec.source} is a dataset of the hub, no file.", "Leave it out."
+            )
         return spec.source, open_hub_records(spec.source, spec.config, spec.split, spec.revision)
     path = dataset_path(spec.source)
-    return path.name, open_records(path, passage_characters)
+    return path.name, open_records(path, passage_characters, spec.encoding)
 
 
 def _exists(path: Path) -> bool:

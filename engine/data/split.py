@@ -7,7 +7,7 @@ from json.encoder import encode_basestring_ascii as _quoted
 
 import numpy as np
 
-from engine.data.items import Item, Passage, ToolCall
+from engine.data.items import Item, Passage, Turn
 
 
 def content_key(item: Item) -> int:
@@ -15,16 +15,17 @@ def content_key(item: Item) -> int:
     if isinstance(item, Passage):
         parts = [f'"text", {_quoted(item.text)}']
     else:
-        parts = [
-            f'["{turn.role}", {_quoted(turn.content)}{"".join(map(_call, turn.tool_calls))}]'
-            for turn in item
-        ]
+        parts = [f'["{turn.role}", {_quoted(turn.content)}{_rest(turn)}]' for turn in item]
     canonical = f"[{', '.join(parts)}]"
     return int.from_bytes(hashlib.sha256(canonical.encode()).digest()[:8], "big")
 
 
-def _call(call: ToolCall) -> str:
-    return f", {_quoted(call.name)}, {_quoted(call.arguments)}"
+def _rest(turn: Turn) -> str:
+    """What most turns do not have."""
+    if turn.trained and not (turn.reasoning or turn.tool_calls):
+        return ""
+    calls = [_quoted(word) for call in turn.tool_calls for word in (call.name, call.arguments)]
+    return f", {turn.trained}, {_quoted(turn.reasoning)}, {calls}"
 
 
 def held_out(keys: np.ndarray, eval_percent: float) -> np.ndarray:

@@ -26,6 +26,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 # A character for private use, so it is in no real text.
 _STAND_IN = "\ue000"
+# From so many replies on, only the first few are looked for one by one.
+_MANY_REPLIES = 16
+_ALIKE = 8
 # Some templates write the date. What a run learns must not depend on the day it is resumed.
 _DAY_OF_TRAINING = datetime.datetime(2026, 1, 1)
 
@@ -135,15 +138,54 @@ class Renderer:
 
     def _replies(self, messages: list[Message], text: str) -> list[list[int]]:
         """Where in the rendered text each reply stands, its end mark included."""
-        found: list[list[int]] = []
-        for index, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            start, end = self._span(messages, index, text)
-            words = str(message["content"] or "").rstrip()
-            place = text.rfind(words, start, end) if words else -1
-            found.append([start, end if place < 0 else place + len(words), end])
-        return found
+        replies = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
+        if len(replies) > _MANY_REPLIES:
+            found = self._like_the_first(messages, replies, text)
+            if found is not None:
+                return found
+        return [self._reply(messages, index, text) for index in replies]
+
+    def _reply(self, messages: list[Message], index: int, text: str) -> list[int]:
+        start, end = self._span(messages, index, text)
+        words = _words(messages[index])
+        place = text.rfind(words, start, end) if words else -1
+        return [start, end if place < 0 else place + len(words), end]
+
+    def _like_the_first(
+        self, messages: list[Message], replies: list[int], text: str
+    ) -> list[list[int]] | None:
+        """The places of many replies at once; None where they do not all look like the first.
+
+        A stand-in shows where the words of each are, in one pass. What stands around them is taken
+        from the first replies and has to be the same everywhere.
+        """
+        marked = [
+            {**one, "content": _STAND_IN} if one["role"] == "assistant" else one for one in messages
+        ]
+        pieces = self._render(marked, _DAY_OF_TRAINING).split(_STAND_IN)
+        said = [str(messages[index]["content"] or "") for index in replies]
+        if len(pieces) != len(said) + 1 or text != _woven(pieces, said):
+            return None
+        begins: list[int] = []
+        place = 0
+        for piece, words in zip(pieces, said, strict=False):
+            begins.append(place + len(piece))
+            place = begins[-1] + len(words)
+        around: set[tuple[str, str]] = set()
+        for index, begin, words in zip(replies[:_ALIKE], begins, said, strict=False):
+            start, _, end = self._reply(messages, index, text)
+            around.add((text[start:begin], text[begin + len(words) : end]))
+        if len(around) != 1:
+            return None
+        before, after = around.pop()
+        found = [
+            [begin - len(before), begin + len(words.rstrip()), begin + len(words) + len(after)]
+            for begin, words in zip(begins, said, strict=True)
+            if text.endswith(before, 0, begin) and text.startswith(after, begin + len(words))
+        ]
+        # Templates are fond of exceptions for the last one.
+        found[-1:] = [self._reply(messages, replies[-1], text)]
+        return found if len(found) == len(replies) else None
 
     def _span(self, messages: list[Message], index: int, text: str) -> tuple[int, int]:
         day = _DAY_OF_TRAINING
@@ -172,6 +214,17 @@ class Renderer:
         if not (found and text.startswith(before) and text.endswith(after) and end >= len(before)):
             raise _Unfit("it changes a reply, so the words to learn cannot be found")
         return len(before), end + len(end_mark) * after.startswith(end_mark)
+
+
+def _words(message: Message) -> str:
+    return str(message["content"] or "").rstrip()
+
+
+def _woven(pieces: list[str], words: list[str]) -> str:
+    """A text whose stand-ins are words again."""
+    return "".join(
+        [*(part for pair in zip(pieces, words, strict=False) for part in pair), pieces[-1]]
+    )
 
 
 def _raise(message: str) -> None:

@@ -23,6 +23,7 @@ MEMORY_BYTES = 512 << 20
 MOST_CHARACTERS = 1 << 16
 MOST_SOURCE = 1 << 18
 SECONDS = 10.0
+_MOST_REFUSED = 3  # chats of a batch; more of them, and it is the template's fault
 
 Message = dict[str, Any]
 
@@ -51,6 +52,14 @@ class Rendered:
     replies: tuple[Reply, ...] = ()
     folded: bool = False
     refusal: str = ""
+
+
+class _Limit(RequestError):
+    """The template took too much; `refusal` says what, in words that follow "it"."""
+
+    def __init__(self, refusal: str) -> None:
+        super().__init__(FIELD, f"its chat template fails: {refusal}.", "Choose another model.")
+        self.refusal = refusal
 
 
 class TemplateProcess:
@@ -92,11 +101,31 @@ class TemplateProcess:
     def chats(self, chats: Sequence[Sequence[Message]]) -> list[Rendered]:
         """Every chat, in order, with the place of its replies.
 
+        A chat by which the template breaks a limit is refused by itself.
+
         Raises:
-            RequestError: The template breaks a limit, or is no template.
+            RequestError: It is no template, or breaks a limit by several chats.
         """
-        answers = self._ask({"op": "chats", "chats": chats})
-        return [_rendered(answer) for answer in answers]
+        try:
+            answers = self._ask({"op": "chats", "chats": chats})
+            return [_rendered(answer) for answer in answers]
+        except _Limit:
+            if len(chats) == 1:
+                raise
+            return self._one_by_one(chats)
+
+    def _one_by_one(self, chats: Sequence[Sequence[Message]]) -> list[Rendered]:
+        rendered: list[Rendered] = []
+        num_refused = 0
+        for chat in chats:
+            try:
+                rendered += self.chats([chat])
+            except _Limit as error:
+                num_refused += 1
+                if num_refused > _MOST_REFUSED or num_refused == len(chats):
+                    raise
+                rendered.append(Rendered("", refusal=error.refusal))
+        return rendered
 
     def prompt(self, messages: Sequence[Message]) -> Rendered:
         """A conversation up to where the assistant begins to speak.
@@ -145,12 +174,10 @@ class TemplateProcess:
         except (EOFError, OSError, ValueError) as error:
             late = not watch.is_alive()
             self._end()
-            raise RequestError(
-                FIELD,
-                f"its chat template takes more than {self._seconds:g} s."
+            raise _Limit(
+                f"it takes more than {self._seconds:g} s"
                 if late
-                else "its chat template takes too much memory.",
-                "Choose another model.",
+                else "the process that renders it ended, perhaps for lack of memory"
             ) from error
         finally:
             watch.cancel()

@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from engine.data.content_marks import marks_in
 from engine.data.dataset import Dataset, Refusal, most_refused
 from engine.data.items import Item, Passage
 from engine.data.records import RowError
-from engine.data.source import DatasetReader, dataset_sha256
+from engine.data.source import DatasetReader, refuse_other_data
 from engine.data.split import content_key, held_out
 from engine.data.token_store import (
     StoredExamples,
@@ -32,7 +33,7 @@ from engine.data.token_store import (
 )
 
 # Raised whenever the same data would come out in other tokens, or `about` changes.
-SCHEMA = 1
+SCHEMA = 2
 _DATASET = TypeAdapter(Dataset)
 _SNIPPET = 120
 
@@ -46,6 +47,7 @@ class Counts:
         folded: Chats whose system message had to go into the first question.
         control: Rows with letters of a control token, which are read as letters.
         in_words: Chats whose calls of tools are written as words.
+        unthought: Chats whose thoughts the template has no place for.
         too_long: Rows that were cut.
     """
 
@@ -53,6 +55,7 @@ class Counts:
     folded: int = 0
     control: int = 0
     in_words: int = 0
+    unthought: int = 0
     too_long: int = 0
 
 
@@ -67,6 +70,7 @@ class TokenizedData:
         evaluation: Examples that are held out.
         counts: What was met on the way.
         length: Longest example, in tokens.
+        eval_percent: Share of distinct rows that was to be held out.
     """
 
     dataset: Dataset
@@ -75,6 +79,7 @@ class TokenizedData:
     evaluation: StoredExamples
     counts: Counts
     length: int
+    eval_percent: float
 
     @property
     def duplicates(self) -> int:
@@ -97,13 +102,7 @@ def tokenize_data(
         RequestError: The data cannot be read, nothing of it can be learned, or it is not what it
             was when the spec was completed.
     """
-    sha256 = dataset_sha256(spec)
-    if spec.sha256 not in (None, sha256):
-        raise RequestError(
-            "data.source",
-            f"{spec.source} has changed since this run was made.",
-            "Bring the old file back, or start a new run.",
-        )
+    sha256 = refuse_other_data(spec)
     place = store_folder() / _key(spec, sha256, tokenizer, length)
     store = open_store(place)
     if store is None:
@@ -123,7 +122,8 @@ def _key(spec: DataSpec, sha256: str | None, tokenizer: Any, length: int) -> str
     """Same key, same tokens."""
     wish = spec.model_dump(mode="json", exclude={"eval_percent", "sha256"})
     if sha256 is not None:
-        wish.pop("source")
+        # The same file elsewhere; but where its content leaves a doubt, its ending decides.
+        wish["source"] = [suffix.lower() for suffix in Path(spec.source).suffixes[-2:]]
     parts = {
         "schema": SCHEMA,
         "data": wish,
@@ -191,6 +191,7 @@ def _store_one(
     counts.folded += encoded.folded
     counts.control += encoded.has_control
     counts.in_words += encoded.in_words
+    counts.unthought += encoded.unthought
     counts.too_long += encoded.num_tokens > length
 
 
@@ -204,6 +205,7 @@ def _split(store: TokenStore, eval_percent: float, length: int) -> TokenizedData
         StoredExamples(store, np.flatnonzero(is_held_out)),
         Counts(**{**known, "marks": Counter(known["marks"])}),
         length,
+        eval_percent,
     )
 
 

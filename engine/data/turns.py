@@ -12,9 +12,11 @@ from typing import Any
 
 from engine.data.cells import is_blank
 from engine.data.items import Chat, Turn
-from engine.data.messages import turn_of
+from engine.data.mendable import MendableRow
+from engine.data.messages import speakers_in, turn_of
 from engine.data.records import RowError
 from engine.data.row_notes import RowNote
+from engine.data.speakers import UnknownSpeaker, by_strangers
 
 
 def chat_of(entries: Sequence[Any], noticed: set[RowNote], system: str = "") -> Chat:
@@ -28,7 +30,13 @@ def chat_of(entries: Sequence[Any], noticed: set[RowNote], system: str = "") -> 
     Raises:
         RowError: A message cannot be read, or nothing in it can be learned.
     """
-    turns = [turn_of(entry) for entry in entries]
+    try:
+        turns = [turn_of(entry, noticed) for entry in entries]
+    except UnknownSpeaker:
+        strangers = by_strangers(speakers_in(entries))
+        if strangers is None:
+            raise
+        raise strangers from None
     return in_order([Turn("system", system), *turns] if system else turns, noticed)
 
 
@@ -42,7 +50,10 @@ def in_order(turns: Sequence[Turn], noticed: set[RowNote]) -> Chat:
         return tuple(turns)
     system, rest = _opening(turns, noticed)
     if any(turn.role == "system" for turn in rest):
-        raise RowError("a system message stands after the first question")
+        raise MendableRow(
+            "a system message stands after the first question",
+            "Put what the system says before the first question, or take those rows out.",
+        )
     merged = _merged(rest, noticed)
     last = max((n for n, turn in enumerate(merged) if turn.role == "assistant"), default=-1)
     if last < 0:
@@ -130,4 +141,7 @@ def _check(chat: Chat) -> None:
             raise RowError("a reply is empty")
         before = turn.role
     if not any(turn.trained for turn in chat if turn.role == "assistant"):
-        raise RowError("each of its replies has the weight 0")
+        raise MendableRow(
+            "each of its replies is marked as not to be learned",
+            "They have the weight 0, or train: false: set 1, or true, for the replies to learn.",
+        )

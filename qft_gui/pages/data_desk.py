@@ -17,6 +17,7 @@ from qft_gui.own_datasets import OwnDatasets
 from qft_gui.pages.picked import Picked
 from qft_gui.pages.setup_fields import data_choices
 from qft_gui.setup_frames import DataState
+from qft_gui.view.mapping import ENCODINGS
 from qft_gui.view.sentences import sentence
 
 _MOST_CHARACTERS = 4096
@@ -44,7 +45,7 @@ class DataDesk:
         act, role, value = (getattr(event, name, None) for name in ("act", "role", "value"))
         text = value[:_MOST_CHARACTERS] if isinstance(value, str) else ""
         picked.file_notice = ""
-        if act in ("format", "column", "config", "split", "by-itself"):
+        if act in ("format", "column", "encoding", "config", "split", "by-itself"):
             picked.reading = _read_otherwise(form, str(act), role, text)
             return replace(form, reading=picked.reading), ()
         if act == "length" and text.isdecimal():
@@ -104,5 +105,7 @@ def _read_otherwise(form: Form, act: str, role: object, text: str) -> Reading:
     if act == "column":
         return reading.with_column(str(role), text) if role in get_args(ColumnRole) else reading
     if act == "format" and text and text not in get_args(DataFormat):
+        return reading
+    if act == "encoding" and text and text not in ENCODINGS:
         return reading
     return replace(reading, **{act: text})

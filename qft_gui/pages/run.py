@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -43,8 +44,8 @@ def build(service: Service, room: ChatRoom, navigation: Navigation, plotly_url: 
     page.discard.click(_ask_first, picker, [page.confirm, page.question], **QUIETLY)
     page.keep.click(lambda: gr.Column(visible=False), None, page.confirm, **QUIETLY)
     page.delete.click(actions.discard, picker, [page.said, page.confirm, picker], **QUIETLY)
-    to_chat = [navigation.tabs, navigation.compared, navigation.chat_mode]
-    page.talk.click(partial(actions.chat, "tuned"), picker, to_chat, **QUIETLY)
+    to_chat = [navigation.tabs, navigation.talk]
+    page.talk.click(partial(actions.chat, "alone"), picker, to_chat, **QUIETLY)
     page.compare.click(partial(actions.chat, "both"), picker, to_chat, **QUIETLY)
 
 
@@ -82,10 +83,9 @@ class _Actions:
         self._room.let_go(self._service.runs / (name or ""))
         self._service.discard(name)
 
-    def chat(self, mode: str, name: str | None) -> tuple[Any, Any, str]:
-        """Talk to what the run became."""
-        ready = [one.name for one in self._service.snapshots() if one.has_export]
-        return go_to("compare"), choices(ready, name), mode
+    def chat(self, mode: str, name: str | None) -> tuple[Any, dict[str, Any]]:
+        """Talk to what the run became, alone or beside what it was."""
+        return go_to("compare"), {"run": name, "mode": mode, "at": time.time_ns()}
 
 
 def _ask_first(name: str | None) -> tuple[Any, str]:

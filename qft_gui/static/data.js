@@ -18,6 +18,9 @@ element.addEventListener('click', (event) => {
 element.addEventListener('change', (event) => {
   const field = event.target.closest('select[data-act], input[data-act]');
   if (!field || !field.checkValidity()) return field?.reportValidity();
+  // What a person works in stays open, also where it had opened by itself.
+  const around = field.closest('details[data-keep]');
+  if (around) opened.set(around.dataset.keep, true);
   pending.set(name(field), field.value);
   tell(field, field.value);
 });

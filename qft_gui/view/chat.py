@@ -1,45 +1,154 @@
-"""Frames of the Compare page."""
+"""Frames of a conversation: what stands at each reply, and what was found of who answers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from qft_gui.chat_room import Answer, Proof, Reply, Side
-from qft_gui.view.numbers import rate, wait
+from qft_gui.answers import Proof, Reply, Side
+from qft_gui.comparing.conversation import Turn
+from qft_gui.view.numbers import duration, rate, wait
 from qft_gui.view.status import Mark
 
-SIDE_NAMES: dict[Side, str] = {"base": "Original", "tuned": "Tuned"}
+PLACES = ("A", "B")
+FOUR_BIT = "4-bit"
+_PLANS = {
+    "shared": "One set of weights is in memory; the adapter is switched for each answer.",
+    "resident": "Both models are in memory.",
+    "swapped": "Both do not fit into memory together: each is loaded when it is asked.",
+    "alone": "One model is in memory.",
+}
 
 
-def side_head(side: Side, answer: Answer | None) -> dict[str, Any]:
-    """Name, earned tick, speed."""
-    reply = answer.replies.get(side) if answer else None
+def turn_frame(
+    turn: Turn, proof: Proof | None, held: tuple[int, ...] | None = None
+) -> dict[str, Any]:
+    """A question and its replies, for the page.
+
+    Args:
+        turn: What was asked.
+        proof: What is known of the sides.
+        held: Characters that the page has of each reply in this generation; None for nothing.
+    """
+    known = held if held is not None and len(held) == len(turn.order) else (0,) * len(turn.order)
+    is_over = all(turn.replies.get(side, Reply()).is_done for side in turn.order)
+    cells = [
+        _cell(turn, place, proof, known[place], is_shown=is_over or not turn.is_blind)
+        for place in range(len(turn.order))
+    ]
     return {
-        "name": SIDE_NAMES[side],
-        "proof": _proof_mark(answer.proof) if answer and answer.proof else None,
-        "line": "Loading…" if answer and answer.loading_s is not None else _speed(reply),
+        "number": turn.number,
+        "generation": turn.generation,
+        # A page that holds the turn has its question, which may be long.
+        "question": turn.question if held is None else "",
+        "answering": turn.is_answering,
+        "awaits_vote": turn.awaits_vote,
+        "vote": turn.vote,
+        "dropped": dropped_line(turn),
+        "cells": cells,
     }
 
 
-def _proof_mark(proof: Proof) -> Mark:
-    if proof.different:
-        return Mark("ok", "good", "Checked: two different models")
-    return Mark("fail", "warn", "Both sides answer alike")
+def _cell(
+    turn: Turn, place: int, proof: Proof | None, known: int, *, is_shown: bool
+) -> dict[str, Any]:
+    side = turn.order[place]
+    reply = turn.replies.get(side, Reply())
+    text = reply.text if is_shown or not turn.is_answering else ""
+    begin = known if known <= len(text) else 0
+    if turn.is_hidden:
+        both = "Both appear when both are done." if turn.is_answering else ""
+        name, line = PLACES[place], both
+    else:
+        name, line = side_name(turn.names[side], side, proof), reply_line(turn, reply)
+    # Which side it is would tell who it is.
+    return {
+        "side": None if turn.is_hidden else side,
+        "name": name,
+        "from": begin,
+        "text": text[begin:],
+        "line": line,
+    }
 
 
-def _speed(reply: Reply | None) -> str:
-    if reply is None:
-        return "Not asked yet"
+def side_name(name: str, side: Side, proof: Proof | None) -> str:
+    """A model's name, with the form of its weights where that is not its own."""
+    if proof is not None and proof.forms.get(side) == FOUR_BIT:
+        adapted = "adapter on a 4-bit base" if side == "b" else "4-bit base"
+        return f"{name} ({adapted})"
+    return name
+
+
+def reply_line(turn: Turn, reply: Reply) -> str:
+    """Speed and length of a reply, or what it does now."""
     if not reply.is_done:
-        return "Answering…" if reply.text else "Thinking…"
-    if not reply.seconds or reply.num_tokens is None:
-        return "Done"
-    speed = f"{rate(reply.num_tokens / reply.seconds)} tokens/s"
-    if reply.first_token_s is None:
-        return speed
-    return f"{speed} · first word after {wait(reply.first_token_s)}"
+        if turn.is_answering:
+            return "Answering…" if reply.text else "Thinking…"
+        return "No answer"
+    parts: list[str] = []
+    speed = reply.tokens_per_s
+    if speed is None and reply.seconds and reply.num_tokens:
+        speed = reply.num_tokens / reply.seconds
+    if speed is not None:
+        parts.append(f"{rate(speed)} tokens/s")
+    if reply.first_token_s is not None:
+        parts.append(f"first word after {wait(reply.first_token_s)}")
+    if reply.num_tokens is not None:
+        parts.append(f"{reply.num_tokens:,} token{'' if reply.num_tokens == 1 else 's'}")
+    endings = {"stop": "stopped", "length": "cut at the longest answer"}
+    if reply.stopped in endings:
+        parts.append(endings[reply.stopped])
+    if turn.generation:
+        parts.append(f"seed {turn.settings.seed + turn.generation}")
+    return " · ".join(parts) or "Done"
 
 
-def loading_line(seconds: int) -> str:
-    """What is said while the models come into memory."""
-    return f"Loading both models into memory, {seconds} s so far."
+def dropped_line(turn: Turn) -> str:
+    """That the model did not read all that was said, if so."""
+    dropped = max((reply.dropped_turns for reply in turn.replies.values()), default=0)
+    if not dropped or turn.is_hidden:
+        return ""
+    what = "message was" if dropped == 1 else "messages were"
+    return f"The conversation is longer than the model reads: the {dropped} oldest {what} left out."
+
+
+def proof_mark(proof: Proof) -> Mark:
+    """The tick that the sides earned, or why there is none."""
+    if len(proof.forms) < 2 and proof.forms:
+        if proof.same_as_recorded:
+            return Mark("ok", "good", "Checked: it is the model that was recorded")
+        return Mark("tight", "", "No record to compare it with")
+    if not proof.different:
+        return Mark("fail", "warn", "Both sides answer alike")
+    far = proof.largest_difference
+    by = "their words differ" if far is None else f"they differ by up to {far:.2f} nats"
+    known = ", as they are on record" if proof.same_as_recorded else ""
+    return Mark("ok", "good", f"Checked: two different models{known}; {by}")
+
+
+def memory_lines(proof: Proof, names: Mapping[Side, str]) -> list[str]:
+    """What sits in memory how, once it does."""
+    lines = [_PLANS[proof.plan]] if proof.plan in _PLANS else []
+    waits = [
+        f"{names[side]} takes about {duration(seconds)}"
+        for side, seconds in proof.waits_s.items()
+        if seconds is not None and side in names
+    ]
+    if proof.plan == "swapped" and waits:
+        lines.append(f"{', '.join(waits)} to load.")
+    lines += [
+        note for note in proof.notes if "do not fit" not in note and "are the same" not in note
+    ]
+    if proof.base_difference is not None and FOUR_BIT in proof.forms.values():
+        lines.append(
+            f"In 4 bits the original's scores differ from its files by up to "
+            f"{proof.base_difference:.2f} nats on the fixed text."
+        )
+    return lines
+
+
+def loading_line(seconds: int, expected_s: float | None, num_models: int) -> str:
+    """What is said while models come into memory."""
+    what = "both models" if num_models == 2 else "the model"
+    expected = f"; about {duration(expected_s)} expected" if expected_s else ""
+    return f"Loading {what} into memory, {seconds} s so far{expected}."

@@ -3,46 +3,17 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Any, get_args
+from typing import Any
 
 from engine.contract.bundled import sample_datasets
-from engine.contract.spec import DataFormat
 from qft_gui.checks import Look
 from qft_gui.data_check import DataCheck
 from qft_gui.data_wish import Reading, data_kind
+from qft_gui.view.mapping import FORMAT_NAMES, format_of, mapping
 from qft_gui.view.numbers import percent
-from qft_gui.view.sentences import sentence
+from qft_gui.view.sentences import in_words_of_the_page, sentence
 
-FORMAT_NAMES: dict[str, str] = {
-    "messages": "Chats",
-    "instruction": "Instruction and reply",
-    "completion": "Prompt and completion",
-    "qa": "Question and answer",
-    "preference": "Preference pairs, the chosen replies",
-    "text": "Plain text",
-}
-ROLE_NAMES: dict[str, str] = {
-    "messages": "Messages",
-    "system": "System",
-    "history": "Earlier turns",
-    "prompt": "Prompt",
-    "input": "Input",
-    "reply": "Reply",
-    "text": "Text",
-}
-# The roles that the columns of a format can have; those of an unknown one are all that matter.
-_ROLES: dict[str, tuple[str, ...]] = {
-    "messages": ("messages", "system"),
-    "instruction": ("prompt", "input", "reply", "system", "history"),
-    "completion": ("prompt", "reply", "system"),
-    "qa": ("prompt", "reply", "system"),
-    "preference": (),
-    "text": ("text",),
-}
-_EVERY_ROLE = ("prompt", "input", "reply", "system", "messages", "text")
 _MOST_REASONS = 12
-# Mistakes that are mended where the reading is set by hand.
-_READING = ("data.format", "data.columns", "data.config", "data.split")
 # So many of them the engine tells in a sentence of its own.
 _TOLD_REASONS = 3
 # A reply that begins too late is most often within so many times the length.
@@ -69,12 +40,19 @@ def data_card(source: str, reading: Reading, look: Look, notice: str = "") -> di
         "taken_for": taken_for(check) if check else "",
         "facts": _facts(look) if check and check.rows else _sample_facts(source),
         "is_stale": check is not None and not look.is_current,
-        "warnings": check.warnings if check else [],
+        "warnings": [in_words_of_the_page(line) for line in check.warnings] if check else [],
         "is_stand_in": look.is_stand_in,
         "mistake": _mistake(look),
         "mapping": mapping(reading, check, is_hub=kind == "hub") if kind != "sample" else None,
         "refused": refused(check) if check and check.refused_count else None,
     }
+
+
+def still_checking(source: str, look: Look) -> str:
+    """What stands beside Start while a dataset is looked into for the first time."""
+    if look.check is not None or not look.is_checking:
+        return ""
+    return f"Still checking {PurePath(source).name}."
 
 
 def taken_for(check: DataCheck) -> str:
@@ -84,67 +62,25 @@ def taken_for(check: DataCheck) -> str:
     'CSV, Windows-1252: question and answer'
     """
     file = ", ".join(part for part in (check.container, check.encoding) if part)
-    name = FORMAT_NAMES.get(_format_of(check) or "", "")
+    name = FORMAT_NAMES.get(format_of(check) or "", "")
     return ": ".join(part for part in (file, name[:1].lower() + name[1:]) if part)
-
-
-def mapping(reading: Reading, check: DataCheck | None, *, is_hub: bool) -> dict[str, Any] | None:
-    """How a file is read, as selects with what was found filled in; None if there is no choice.
-
-    Args:
-        reading: What a person said.
-        check: What the engine found.
-        is_hub: Whether there are configs and splits to name.
-    """
-    if check is None and not is_hub and not (reading.format or reading.columns):
-        return None
-    by_hand = dict(reading.columns)
-    found = check.columns if check else {}
-    names = list(check.available_columns) if check else []
-    names += [name for name in by_hand.values() if name not in names]
-    kind = reading.format or (_format_of(check) if check else None)
-    roles = _ROLES.get(kind or "", _EVERY_ROLE)
-    roles += tuple(role for role in (*found, *by_hand) if role not in roles)
-    field = check.error.field if check and check.error else ""
-    fields = [
-        _select(role, ROLE_NAMES[role], names, by_hand.get(role, ""), found.get(role))
-        for role in dict.fromkeys(roles)
-        if role in ROLE_NAMES
-    ]
-    return {
-        "format": _format_select(reading.format, check),
-        "columns": fields if names else [],
-        "in_use": _in_use(found),
-        "is_by_hand": bool(reading.format or by_hand),
-        "is_open": field.startswith(_READING) or (field == "data.source" and names),
-        "places": _places(reading) if is_hub else [],
-    }
-
-
-def _in_use(found: dict[str, str]) -> str:
-    """Which column is what, where its name does not say it."""
-    named = [(role, name) for role, name in found.items() if role != name.lower()]
-    return ", ".join(f"{name} is the {ROLE_NAMES.get(role, role).lower()}" for role, name in named)
 
 
 def refused(check: DataCheck) -> dict[str, Any]:
     """The rows that cannot be learned from, the first of them one by one."""
     shown = len(check.refused)
-    more = f" The first {shown} are below." if shown < check.refused_count else ""
     return {
         "title": f"{counted(check.refused_count, 'row')} left out",
         "unit": check.unit.capitalize(),
-        "total": f"{check.refused_count:,} of {check.rows:,} rows cannot be learned from.{more}",
+        "first": f"The first {shown} of them:" if shown < check.refused_count else "",
         "reasons": [
             {
                 "text": reason.reason,
                 "count": f"{reason.count:,}",
                 "first": f"{check.unit} {reason.first:,}",
             }
-            for reason in check.reasons[:_MOST_REASONS]
-        ]
-        if len(check.reasons) > _TOLD_REASONS
-        else [],
+            for reason in check.reasons[_TOLD_REASONS:_MOST_REASONS]
+        ],
         "rows": [
             {"number": f"{row.row:,}", "reason": row.reason, "snippet": row.snippet}
             for row in check.refused
@@ -226,43 +162,3 @@ def _fix(field: str, limit: int | None) -> dict[str, str] | None:
         more = _MORE_TOKENS * limit
         return {"act": "length", "value": str(more), "label": f"Set Sequence length to {more:,}"}
     return None
-
-
-def _format_of(check: DataCheck) -> str | None:
-    return "messages" if check.format == "sharegpt" else check.format
-
-
-def _format_select(by_hand: str, check: DataCheck | None) -> dict[str, Any]:
-    found = FORMAT_NAMES.get(_format_of(check) or "") if check and not by_hand else None
-    automatic = f"{found} (found)" if found else "Find out from the content"
-    known = [name for name in get_args(DataFormat) if name != "auto"]
-    return {
-        "act": "format",
-        "role": "",
-        "label": "Format",
-        "value": by_hand,
-        "choices": [("", automatic), *((name, FORMAT_NAMES[name]) for name in known)],
-    }
-
-
-def _select(
-    role: str, label: str, names: list[str], by_hand: str, found: str | None
-) -> dict[str, Any]:
-    automatic = f"{found} (found)" if found and not by_hand else "None found"
-    return {
-        "act": "column",
-        "role": role,
-        "label": label,
-        "value": by_hand,
-        "choices": [
-            ("", "Find out from the content" if by_hand else automatic),
-            *((name, name) for name in names),
-        ],
-    }
-
-
-def _places(reading: Reading) -> list[dict[str, str]]:
-    return [
-        {"act": "config", "label": "Part of the dataset", "value": reading.config},
-        {"act": "split", "label": "Split", "value": reading.split},
-    ]

@@ -180,7 +180,7 @@ def _quantiles(check: DataCheck) -> list[tuple[str, int]]:
     tokens = check.tokens
     if tokens is None:
         return []
-    return [("Half are below", tokens.p50), ("95 % are below", tokens.p95), ("Longest", tokens.max)]
+    return [("Half up to", tokens.p50), ("95 % up to", tokens.p95), ("Longest", tokens.max)]
 
 
 def _lengths_in_words(check: DataCheck) -> str:

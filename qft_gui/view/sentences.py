@@ -20,9 +20,11 @@ _AS_ON_THE_PAGE = (
     (re.compile(r"\bor gradients stack\b"), "or Gradients to stack"),
     (
         re.compile(r"\bSay which column is what in data\.columns, such as [^,.]*"),
-        "Choose the columns under Which column is what",
+        "Choose the columns under How it is read",
     ),
-    (re.compile(r"\bdata\.columns\b"), "Which column is what"),
+    (re.compile(r"\bdata\.columns\b"), "How it is read"),
+    (re.compile(r"\bset data\.encoding\b"), "set Encoding, under How it is read"),
+    (re.compile(r"\bdata\.encoding\b"), "Encoding"),
     (re.compile(r"\bset data\.format to text\b"), "set Format to Plain text"),
     (re.compile(r"\bdata\.format\b"), "Format"),
     (re.compile(r"\bdata\.config\b"), "Part of the dataset"),

@@ -16,7 +16,7 @@ from pyarrow import ipc
 from engine.contract.errors import RequestError
 from engine.data.containers.arrow_values import plain_column
 from engine.data.containers.kinds import Columnar
-from engine.data.containers.record_file import RowError, mistake
+from engine.data.containers.record_file import SNIPPET, RowError, mistake
 
 _ROWS_AT_ONCE = 1000
 # Of a schema and its names; real ones have some thousand bytes.
@@ -53,6 +53,11 @@ class ColumnarRecords:
     def unit(self) -> Literal["line", "row"]:
         """Rows, from 1."""
         return "row"
+
+    @property
+    def is_running_text(self) -> bool:
+        """Whether one text was cut into these: never, each is a record of its own."""
+        return False
 
     @property
     def notes(self) -> list[str]:
@@ -150,9 +155,16 @@ def batch_rows(batch: pa.RecordBatch) -> Iterator[Any]:
         if has_faults:
             fault = next((value for value in values if isinstance(value, RowError)), None)
             if fault is not None:
-                yield fault
+                yield RowError(str(fault), _shown(names, values))
                 continue
         yield dict(zip(names, values, strict=True))
+
+
+def _shown(names: list[str], values: tuple[Any, ...]) -> str:
+    """The cells of a row that are plain text or numbers, each with its beginning."""
+    cells = zip(names, values, strict=True)
+    plain = [(name, value) for name, value in cells if isinstance(value, str | int | float)]
+    return ", ".join(f"{name[:40]}: {str(value)[:SNIPPET]}" for name, value in plain[:10])
 
 
 def _slices(batch: pa.RecordBatch, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -9,8 +9,8 @@ from engine.contract.errors import RequestError
 from engine.data.containers.json_outer import Outer, choose_list, records_in
 from engine.data.containers.json_stream import TOO_LARGE, JsonStream, array_values, lines_of
 from engine.data.containers.json_values import Incomplete, ValueDecoder, plain_words
-from engine.data.containers.record_file import MAX_RECORD, RowError, mistake
-from engine.data.containers.text_source import NEITHER, UNREADABLE, TextSource
+from engine.data.containers.record_file import MAX_RECORD, SNIPPET, RowError, mistake
+from engine.data.containers.text_source import UNREADABLE, TextSource
 
 Shape = Literal["lines", "array", "values", "outer"]
 _ROWS_LOOKED_AT = 50
@@ -49,6 +49,11 @@ class JsonRecords:
         return "line" if self._shape in ("lines", "values") else "row"
 
     @property
+    def is_running_text(self) -> bool:
+        """Whether one text was cut into these: never, each is a record of its own."""
+        return False
+
+    @property
     def notes(self) -> list[str]:
         """What a person should know."""
         return [*self._source.notes, *(self._outer.notes if self._outer else ())]
@@ -68,10 +73,10 @@ class JsonRecords:
     def _lines(self) -> Iterator[tuple[int, Any]]:
         decoder = ValueDecoder()
         for number, line in lines_of(self._source, self._max_record):
-            if line is None:
-                yield number, RowError(TOO_LARGE)
+            if isinstance(line, RowError):
+                yield number, line
             elif self._source.has_unreadable and UNREADABLE.search(line):
-                yield number, RowError(NEITHER)
+                yield number, RowError(self._source.fault, line)
             else:
                 yield number, _line_value(decoder, line)
 
@@ -87,7 +92,7 @@ class JsonRecords:
                 value = stream.value()
             except Incomplete as error:
                 where = f" (line {error.position})" if error.position != number else ""
-                yield number, RowError(error.reason + where)
+                yield number, RowError(error.reason + where, stream.ahead(SNIPPET))
                 stream.skip_to_next_record()
                 bad += 1
                 if bad > _BROKEN_BEYOND_DOUBT + good:
@@ -143,17 +148,32 @@ class JsonRecords:
                 return "values"
         except Incomplete as error:
             if error.reason == TOO_LARGE:
-                return self._look_into_large() if self._is_one_object() else "lines"
+                return self._shape_of_large()
             if stream.skip_to_next_record():
                 return "values"
             raise self._broken(error) from error
         if isinstance(value, RowError):
-            return self._look_into_large() if str(value) == TOO_LARGE else "values"
+            return self._shape_of_large() if str(value) == TOO_LARGE else "values"
         self._outer = records_in(value, self._source.name)
         return "values" if self._outer.container == "one JSON object" else "outer"
 
+    def _shape_of_large(self) -> Shape:
+        """The shape of a text that begins with more than one record can hold."""
+        lines = (line for _, line in lines_of(self._source, self._max_record))
+        first, second = next(lines), next(lines, "")
+        is_row = isinstance(first, RowError)
+        begin = second.snippet if isinstance(second, RowError) else second
+        if (is_row and begin.lstrip().startswith("{")) or not self._is_one_object():
+            return "lines"
+        try:
+            return self._look_into_large()
+        except Incomplete as error:
+            if is_row and not begin and error.reason == TOO_LARGE:
+                return "lines"
+            raise self._broken(error) from error
+
     def _is_one_object(self) -> bool:
-        """Whether a text that begins with more than one record can hold goes on as one object."""
+        """Whether such a text goes on as one object."""
         try:
             stream = self._stream()
             for _ in _members(stream):
@@ -167,14 +187,11 @@ class JsonRecords:
         firsts: dict[str, Any] = {}
         keys: dict[str, None] = {}
         stream = self._stream()
-        try:
-            for key in _members(stream):
-                keys[key] = None
-                first = _pass_by(stream)
-                if first is not None:
-                    firsts[key] = first
-        except Incomplete as error:
-            raise self._broken(error) from error
+        for key in _members(stream):
+            keys[key] = None
+            first = _pass_by(stream)
+            if first is not None:
+                firsts[key] = first
         self._outer = choose_list(firsts, keys, self._source.name)
         if self._outer is None:
             raise mistake(
@@ -209,10 +226,10 @@ def _line_value(decoder: ValueDecoder, line: str) -> Any:
     try:
         value, end = decoder.decode(line, start)
     except Incomplete as error:
-        return RowError(error.reason)
-    rest = line[end:].strip()
-    # A comma after each object: an array whose brackets were lost.
-    return value if rest in ("", ",") else RowError(plain_words("Extra data"))
+        return RowError(error.reason, line)
+    if line[end:].strip() not in ("", ","):  # a comma: an array whose brackets were lost
+        return RowError(plain_words("Extra data"), line)
+    return RowError(str(value), line) if isinstance(value, RowError) else value
 
 
 def _members(stream: JsonStream) -> Iterator[str]:

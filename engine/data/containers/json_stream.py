@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from engine.data.containers.json_values import NO_CLOSING_QUOTE, Incomplete, ValueDecoder
-from engine.data.containers.record_file import MAX_RECORD, RowError
-from engine.data.containers.text_source import NEITHER, UNREADABLE, TextSource
+from engine.data.containers.record_file import MAX_RECORD, SNIPPET, RowError
+from engine.data.containers.text_source import UNREADABLE, TextSource
 
 TOO_LARGE = f"it is larger than {MAX_RECORD >> 20} MB"
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -47,6 +47,10 @@ class JsonStream:
     def skip(self) -> None:
         """Leave out the character that `peek` showed."""
         self._advance(self._position + 1)
+
+    def ahead(self, length: int) -> str:
+        """What comes next, as far as it was read."""
+        return self._text[self._position : self._position + length]
 
     def value(self) -> Any:
         """The next value, or a `RowError` in its place where only this one is spoilt.
@@ -104,8 +108,12 @@ class JsonStream:
 
     def _readable(self, value: Any, end: int) -> Any:
         if self.source.has_unreadable and UNREADABLE.search(self._text, self._position, end):
-            return RowError(NEITHER)
-        return RowError(TOO_LARGE) if end - self._position > self._max_record else value
+            value = RowError(self.source.fault)
+        elif end - self._position > self._max_record:
+            value = RowError(TOO_LARGE)
+        if isinstance(value, RowError):
+            value.snippet = self._text[self._position : min(end, self._position + SNIPPET)]
+        return value
 
     def _after_space(self, position: int) -> int:
         found = _SPACE.match(self._text, position)
@@ -132,24 +140,37 @@ class JsonStream:
         return length > before
 
 
-def lines_of(source: TextSource, max_record: int = MAX_RECORD) -> Iterator[tuple[int, str | None]]:
-    """Each line that is not blank, with its number; None for one that is longer than a record."""
+def lines_of(
+    source: TextSource, max_record: int = MAX_RECORD
+) -> Iterator[tuple[int, str | RowError]]:
+    """Each line that is not blank, with its number; a fault for one longer than a record."""
     number, rest, length = 1, [], 0
     for piece in source.pieces():
+        if not length and piece.isspace():
+            number += piece.count("\n")  # at once: damage can make millions of blank lines
+            continue
         first, *others = piece.split("\n")
         length += len(first)
-        rest = [*rest, first] if length <= max_record else []
+        rest.append(first)
+        if length > max_record:  # only its beginning is kept
+            rest = ["".join(rest)[:SNIPPET]]
         for line in others:
-            yield from _line(number, rest, length > max_record)
+            if length:
+                yield from _line(number, rest, length > max_record)
+                rest = []
             number += 1
-            rest, length = [line], len(line)
+            length = len(line)
+            if line:
+                rest = [line]
     yield from _line(number, rest, length > max_record)
 
 
-def _line(number: int, parts: list[str], is_too_long: bool) -> Iterator[tuple[int, str | None]]:
+def _line(number: int, parts: list[str], is_too_long: bool) -> Iterator[tuple[int, str | RowError]]:
     line = "".join(parts)
-    if is_too_long or not (not line or line.isspace()):
-        yield number, None if is_too_long else line
+    if is_too_long:
+        yield number, RowError(TOO_LARGE, line)
+    elif line and not line.isspace():
+        yield number, line
 
 
 def array_values(stream: JsonStream) -> Iterator[Any]:
@@ -167,6 +188,9 @@ def array_values(stream: JsonStream) -> Iterator[Any]:
         mark = stream.peek()
         stream.skip()
         if mark == "]":
+            return
+        if mark == "," and stream.peek() == "]":  # many editors and programs leave that comma
+            stream.skip()
             return
         if mark != ",":
             reason = (

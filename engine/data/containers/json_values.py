@@ -22,7 +22,7 @@ _WORDS = {
     "Illegal trailing comma before end of object": "a comma stands before a closing bracket",
     "Illegal trailing comma before end of array": "a comma stands before a closing bracket",
 }
-_TOO_DEEP = "it is nested too deep"
+TOO_DEEP = "it is nested too deep"
 
 
 class Incomplete(ValueError):
@@ -63,7 +63,7 @@ class ValueDecoder:
         except json.JSONDecodeError as error:
             raise Incomplete(plain_words(error.msg), error.pos) from error
         except RecursionError as error:
-            raise Incomplete(_TOO_DEEP, position) from error
+            raise Incomplete(TOO_DEEP, position) from error
         return (RowError(self._fault) if self._fault else value), end
 
     def _constant(self, text: str) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from engine.data.containers.record_file import RowError
-from engine.data.containers.text_source import NEITHER, UNREADABLE, TextSource
+from engine.data.containers.text_source import UNREADABLE, TextSource
 
 # Where a passage may end, best first: after a blank line, a line, a sentence, a word.
 _ENDS = (
@@ -20,11 +20,18 @@ _SHORTEST_SHARE = 0.25
 
 
 class PassageRecords:
-    """Passages of a plain text: a `RecordFile`. Joined, they are the text."""
+    """Passages of a plain text: a `RecordFile`. Joined, they are the text.
 
-    def __init__(self, source: TextSource, passage_characters: int) -> None:
+    Args:
+        source: The text.
+        passage_characters: The longest that a passage may be.
+        note: Why the file was taken for plain text, if a person may wonder.
+    """
+
+    def __init__(self, source: TextSource, passage_characters: int, note: str = "") -> None:
         assert passage_characters > 0, "a passage holds something"
         self._source = source
+        self._note = note
         self._length = passage_characters
 
     @property
@@ -43,9 +50,14 @@ class PassageRecords:
         return "line"
 
     @property
+    def is_running_text(self) -> bool:
+        """Whether one text was cut into these: it was."""
+        return True
+
+    @property
     def notes(self) -> list[str]:
         """What a person should know."""
-        return self._source.notes
+        return [*([self._note] if self._note else ()), *self._source.notes]
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         """The line where a passage begins, and the passage.
@@ -56,7 +68,7 @@ class PassageRecords:
         line = 1
         for passage in passages(self._source.pieces(), self._length):
             is_bad = self._source.has_unreadable and UNREADABLE.search(passage)
-            yield line, RowError(NEITHER) if is_bad else passage
+            yield line, RowError(self._source.fault, passage) if is_bad else passage
             line += passage.count("\n")
 
 

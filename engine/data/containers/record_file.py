@@ -9,10 +9,20 @@ from engine.contract.errors import RequestError
 
 FIELD = "data.source"
 MAX_RECORD = 16 << 20  # characters of one record; what is larger was meant to be something else
+SNIPPET = 200  # characters
 
 
 class RowError(ValueError):
-    """Why one row cannot be learned from, in words that follow its number."""
+    """Why one row cannot be learned from, in words that follow its number.
+
+    Attributes:
+        snippet: How the row begins in the file, as far as its reader kept it; empty where the
+            row itself is at hand.
+    """
+
+    def __init__(self, reason: str, snippet: str = "") -> None:
+        super().__init__(reason)
+        self.snippet = snippet[:SNIPPET]
 
 
 class RecordFile(Protocol):
@@ -31,6 +41,11 @@ class RecordFile(Protocol):
     @property
     def unit(self) -> Literal["line", "row"]:
         """What the numbers count: the line where a record begins, or records from 1."""
+        ...
+
+    @property
+    def is_running_text(self) -> bool:
+        """Whether its texts are cut out of one that goes on, so that none of them has an end."""
         ...
 
     @property

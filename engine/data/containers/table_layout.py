@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice, pairwise
 
 from engine.data.containers.record_file import MAX_RECORD, mistake
 
@@ -85,13 +86,13 @@ def find_layout(head: str, *, is_whole: bool) -> tuple[Layout, float]:
     return best, best_score[0]
 
 
-def read_header(cells: list[str], name: str, column_names: frozenset[str]) -> Header:
+def read_header(cells: list[str], name: str, names_columns: Callable[[list[str]], bool]) -> Header:
     """The columns by the first row.
 
     Args:
         cells: The first row.
         name: Of the file.
-        column_names: Names, in lower case, that tell a header for sure.
+        names_columns: Tells whether a row is a header for sure.
 
     Raises:
         RequestError: There are more than 1000 columns.
@@ -102,7 +103,7 @@ def read_header(cells: list[str], name: str, column_names: frozenset[str]) -> He
             "Keep the columns with the conversations.",
         )
     names = [cell.strip() for cell in cells]
-    if not any(known.lower() in column_names for known in names) and _is_text(cells):
+    if is_sentence_row(cells) and not names_columns(cells):
         note = (
             f"The first row of {name} is no header, so its columns are called "
             f"{', '.join(f'column {place}' for place in range(1, len(names) + 1))[:200]}."
@@ -121,6 +122,18 @@ def read_header(cells: list[str], name: str, column_names: frozenset[str]) -> He
             notes.append(f"Column {place} has no name and is left out.")
         kept.append(None if is_index or known in kept else known)
     return Header(tuple(kept), False, tuple(notes[:10]))
+
+
+def reads_as_prose(layout: Layout, head: str) -> bool:
+    """Whether what parts the cells are the commas of sentences: spaces follow, no sentence ends."""
+    rows = islice(layout.rows(line + "\n" for line in head.split("\n")), _ROWS_LOOKED_AT)
+    try:
+        pairs = [pair for row in rows for pair in pairwise(row)]
+    except csv.Error:
+        return False
+    spaced = sum(after.startswith(" ") for _, after in pairs)
+    ended = sum(before.rstrip().endswith(_SENTENCE_ENDS) for before, _ in pairs)
+    return spaced >= 0.9 * len(pairs) and ended <= 0.1 * len(pairs)
 
 
 def _evenness(layout: Layout, head: str, *, is_whole: bool) -> tuple[float, int]:
@@ -142,8 +155,8 @@ def _evenness(layout: Layout, head: str, *, is_whole: bool) -> tuple[float, int]
     return sum(width == widths[0] for width in widths) / len(widths), min(widths[0], 50)
 
 
-def _is_text(cells: list[str]) -> bool:
-    """Whether a row is surely no header: no one calls a column by a sentence."""
+def is_sentence_row(cells: list[str]) -> bool:
+    """Whether a row is hardly a header: no one calls a column by a sentence."""
     return any(
         len(cell) > _LONGEST_NAME
         or "\n" in cell.strip()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from engine.data.containers.record_file import MAX_RECORD, RowError, mistake
 from engine.data.containers.table_layout import Header, Layout, read_header
-from engine.data.containers.text_source import NEITHER, UNREADABLE, TextSource
+from engine.data.containers.text_source import UNREADABLE, TextSource
 
 # Stands after the last line: where it lands tells whether a quotation is still open there.
 _END = "\ue000 end of the table \ue000"
@@ -18,10 +18,12 @@ _END = "\ue000 end of the table \ue000"
 class TableRecords:
     """The rows of a table in text: a `RecordFile`."""
 
-    def __init__(self, source: TextSource, layout: Layout, column_names: frozenset[str]) -> None:
+    def __init__(
+        self, source: TextSource, layout: Layout, names_columns: Callable[[list[str]], bool]
+    ) -> None:
         self._source = source
         self._layout = layout
-        self._column_names = column_names
+        self._names_columns = names_columns
         self._header: Header | None = None
 
     @property
@@ -40,6 +42,11 @@ class TableRecords:
         return "line"
 
     @property
+    def is_running_text(self) -> bool:
+        """Whether one text was cut into these: never, each is a record of its own."""
+        return False
+
+    @property
     def notes(self) -> list[str]:
         """What a person should know."""
         return [*self._source.notes, *(self._header.notes if self._header else ())]
@@ -48,23 +55,24 @@ class TableRecords:
         """The line where a row begins, and its cells by the names of their columns.
 
         Raises:
-            RequestError: A quotation has no end, there are too many columns, or the file is
-                damaged.
+            RequestError: A quotation has no end, there are too many columns or no rows, or the
+                file is damaged.
         """
         names: tuple[str | None, ...] = ()
         self._header = None
+        has_rows = False
         for number, cells in self._rows():
-            if isinstance(cells, RowError):
-                yield number, cells
-                continue
             if self._header is None:
-                self._header = read_header(cells, self._source.name, self._column_names)
+                self._header = read_header(cells, self._source.name, self._names_columns)
                 names = self._header.names
                 if not self._header.is_row:
                     continue
+            has_rows = True
             yield number, self._record(names, cells)
+        if self._header and not has_rows:
+            raise self._no_rows(names)
 
-    def _rows(self) -> Iterator[tuple[int, list[str] | RowError]]:
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
         skipped = self._layout.skip_lines
         lines = _lines(self._source)
         for _ in range(skipped):
@@ -87,13 +95,23 @@ class TableRecords:
     def _record(self, names: tuple[str | None, ...], cells: list[str]) -> Any:
         if len(cells) != len(names):
             if len(cells) < len(names) or any(cells[len(names) :]):
-                return RowError(_ragged(len(cells), len(names)))
+                return RowError(_ragged(len(cells), len(names)), self._raw(cells))
             cells = cells[: len(names)]
         if self._source.has_unreadable and any(map(UNREADABLE.search, cells)):
-            return RowError(NEITHER)
+            return RowError(self._source.fault, self._raw(cells))
         return {
             name: cell or None for name, cell in zip(names, cells, strict=True) if name is not None
         }
+
+    def _raw(self, cells: list[str]) -> str:
+        return self._layout.delimiter.join(cells)
+
+    def _no_rows(self, names: tuple[str | None, ...]) -> Exception:
+        listed = ", ".join(name for name in names if name)[:300]
+        return mistake(
+            f"{self._source.name} has a header and no rows; its columns are {listed or 'unnamed'}.",
+            "Add rows, or choose another file.",
+        )
 
     def _open_quotation(self, line: int) -> Exception:
         return mistake(

@@ -1,0 +1,102 @@
+"""`serve`: a run's result or a model behind OpenAI's interface."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from engine.contract.errors import ExitCode, RequestError
+from engine.target import Target, find_target
+
+if TYPE_CHECKING:
+    from engine.serving.gate import Application
+
+TOKEN = "QFT_SERVE_TOKEN"
+_TOKEN = re.compile(r"[!-~]{1,512}")  # what a header can carry
+_PATIENCE_S = 2
+
+
+def serve_command(options: Namespace) -> ExitCode:
+    """Answer until Ctrl-C."""
+    from engine.serving.gate import Gate, is_loopback
+
+    token = options.token if options.token is not None else os.environ.get(TOKEN) or None
+    if token is not None and not _TOKEN.fullmatch(token):
+        raise RequestError(
+            "--token",
+            "it is empty or has characters that no header has.",
+            "Use letters and digits.",
+        )
+    if token is None and not is_loopback(options.host):
+        raise RequestError(
+            "--token",
+            f"others can reach {options.host}, so a token is needed.",
+            f"Choose one and set {TOKEN} to it.",
+        )
+    target = find_target(options.target, options.runs)
+    with _listening(options.host, options.port) as listener:
+        port = int(listener.getsockname()[1])
+        app = _app(target, options.device)
+        shown = f"[{options.host}]" if ":" in options.host else options.host
+        print(f"{target.name} answers at http://{shown}:{port}/v1, Ctrl-C ends it.", flush=True)
+        _serve(Gate(app, options.host, port, token), listener)
+    return ExitCode.DONE
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that is ours; port 0 takes any that is free."""
+    if not 0 <= port <= 65535:
+        raise RequestError("--port", f"{port} is no port.", "Use 0 to 65535.")
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, number)
+        try:
+            if sys.platform != "win32":
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except BaseException:
+            listener.close()
+            raise
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "no such address"
+        raise RequestError(
+            "--port", f"{host}:{port} cannot be listened on ({reason}).", "Use another."
+        ) from error
+    return listener
+
+
+def _app(target: Target, device: str) -> Application:
+    from engine.chat_models import ChatModels, Loading
+    from engine.model import choose_torch_device
+    from engine.serving.answerer import Answerer
+    from engine.serving.app import make_app
+
+    def tell(loading: Loading) -> None:
+        print(f"Loading {loading.name}.", file=sys.stderr)
+
+    models = ChatModels(tell, purpose="serving")
+    models.load({"b": target}, choose_torch_device(device))
+    loaded = models.use("b")
+    return make_app(Answerer(loaded), target.name, loaded.max_position)
+
+
+def _serve(app: Application, listener: socket.socket) -> None:
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,  # pyright: ignore[reportArgumentType]
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        ws="none",
+        lifespan="off",
+        timeout_graceful_shutdown=_PATIENCE_S,
+    )
+    uvicorn.Server(config).run(sockets=[listener])

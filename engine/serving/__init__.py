@@ -1,0 +1,1 @@
+"""One model behind OpenAI's interface, for any client that speaks it."""

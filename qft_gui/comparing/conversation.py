@@ -1,0 +1,250 @@
+"""One conversation with one or two models: its turns, and what of them a page has not seen yet."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.contract.votes import Choice
+from qft_gui.answers import SIDES, Answer, Proof, Reply, Settings, Side
+from qft_gui.comparing.pair import Pair
+
+Messages = dict[Side, list[dict[str, str]]]
+
+
+@dataclass
+class Turn:
+    """A question and its replies.
+
+    Attributes:
+        number: Of the turn in its conversation; never used again.
+        question: What both were asked.
+        order: Who is shown first; drawn by lot where the turn is blind.
+        names: What people call the sides.
+        settings: What they were asked with.
+        is_blind: Whether names and speeds are hidden until the vote.
+        replies: By side, as far as they are written.
+        generation: Raised when replies are written anew.
+        changed: Version of the conversation at the last change.
+        vote: What the person preferred, by place.
+    """
+
+    number: int
+    question: str
+    order: tuple[Side, ...]
+    names: Mapping[Side, str]
+    settings: Settings
+    is_blind: bool
+    replies: dict[Side, Reply] = field(default_factory=dict[Side, Reply])
+    generation: int = 0
+    changed: int = 0
+    vote: Choice | None = None
+    is_answering: bool = True
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether nobody may know yet who said what."""
+        return self.is_blind and self.vote is None
+
+    @property
+    def awaits_vote(self) -> bool:
+        """Whether both replies are there and nobody voted."""
+        both = [self.replies.get(side, Reply()) for side in SIDES]
+        return self.is_hidden and not self.is_answering and all(one.is_done for one in both)
+
+
+def drawn_order(secret: bytes, what: str) -> tuple[Side, Side]:
+    """Who is shown on the left, decided by a secret and the name of what is shown."""
+    first = hmac.new(secret, what.encode(), hashlib.sha256).digest()[0] & 1
+    return ("b", "a") if first else ("a", "b")
+
+
+class Conversation:
+    """The turns so far. Every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self.pair = Pair()
+        self.turns: list[Turn] = []
+        self.epoch = 1
+        self.version = 1
+        self.seen = time.monotonic()
+        self.proof: Proof | None = None
+        self.loading = ""
+        self.problem = ""
+        self.returned = ""
+        self._secret = secrets.token_bytes(32)
+        self._numbers = 0
+        self._lock = threading.RLock()
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether a reply is being written."""
+        with self._lock:
+            return any(turn.is_answering for turn in self.turns)
+
+    def choose(self, pair: Pair) -> None:
+        """Talk to others; what was said to those before goes."""
+        with self._lock:
+            if pair != self.pair and not self.is_answering:
+                self.pair, self.proof, self.problem = pair, None, ""
+                self._start_anew()
+
+    def begin(
+        self,
+        question: str,
+        sides: tuple[Side, ...],
+        settings: Settings,
+        names: Mapping[Side, str],
+        *,
+        is_blind: bool,
+    ) -> tuple[Turn, Messages]:
+        """Add a turn that waits for its replies.
+
+        Returns:
+            The turn, and what each side is sent, those shown first at first: in a blind turn the
+            order of the answers tells nothing.
+        """
+        with self._lock:
+            self._numbers += 1
+            order: tuple[Side, ...] = sides
+            if is_blind and len(sides) > 1:
+                order = drawn_order(self._secret, str(self._numbers))
+            turn = Turn(self._numbers, question, order, dict(names), settings, is_blind)
+            self.turns.append(turn)
+            self.problem = self.returned = ""
+            self._touch(turn)
+            return turn, self._messages(turn, order)
+
+    def begin_again(self, sides: tuple[Side, ...], settings: Settings) -> tuple[Turn, Messages]:
+        """Have the last question answered anew by one side or both."""
+        with self._lock:
+            turn = self.turns[-1]
+            if turn.is_blind and turn.vote is not None:
+                self._numbers += 1
+                turn.order = drawn_order(self._secret, str(self._numbers))
+            turn.settings, turn.vote, turn.is_answering = settings, None, True
+            turn.generation += 1
+            for side in sides:
+                turn.replies.pop(side, None)
+            self.problem = ""
+            self._touch(turn)
+            return turn, self._messages(turn, tuple(s for s in turn.order if s in sides))
+
+    def update(self, turn: Turn, answer: Answer, loading: str) -> None:
+        """Take over what is written so far.
+
+        Args:
+            turn: Whose replies these are.
+            answer: As the room yields it.
+            loading: What is said while models come into memory.
+        """
+        with self._lock:
+            self.proof = answer.proof or self.proof
+            self.loading, self.problem = loading, answer.problem or self.problem
+            before = dict(turn.replies)
+            for side in turn.order:
+                if side in answer.replies:
+                    turn.replies[side] = answer.replies[side]
+            if turn.replies != before:
+                self._touch(turn)
+
+    def finish(self, turn: Turn, problem: str = "") -> None:
+        """Nothing more comes. A question that nobody answered is taken back."""
+        with self._lock:
+            turn.is_answering, self.loading = False, ""
+            self.problem = problem or self.problem
+            said_nothing = not any(reply.text or reply.is_done for reply in turn.replies.values())
+            if self.problem and said_nothing and turn in self.turns:
+                self.turns.remove(turn)
+                self.returned = turn.question
+                self.epoch += 1
+            self._touch(turn)
+
+    def cut(self, number: int) -> str | None:
+        """Take back a question and all that came after it; its text, or None while answering."""
+        with self._lock:
+            at = next((at for at, turn in enumerate(self.turns) if turn.number == number), None)
+            if at is None or self.is_answering:
+                return None
+            question = self.turns[at].question
+            del self.turns[at:]
+            self.epoch += 1
+            self._touch()
+            return question
+
+    def clear(self) -> None:
+        """Forget all turns; not while one is being answered."""
+        with self._lock:
+            if not self.is_answering:
+                self.problem = ""
+                self._start_anew()
+
+    def vote(self, number: int, choice: Choice) -> Turn | None:
+        """Take a vote, once; None where there is nothing to vote on."""
+        with self._lock:
+            turn = self.turn(number)
+            if turn is None or not turn.awaits_vote:
+                return None
+            turn.vote = choice
+            self._touch(turn)
+            return turn
+
+    def take_back_vote(self, turn: Turn) -> None:
+        """It could not be kept, so it may be cast again."""
+        with self._lock:
+            turn.vote = None
+            self._touch(turn)
+
+    def turn(self, number: int) -> Turn | None:
+        """One turn."""
+        with self._lock:
+            return next((turn for turn in self.turns if turn.number == number), None)
+
+    def changed_since(self, version: int) -> tuple[int, list[Turn]]:
+        """The version now, and the turns that changed after another one."""
+        with self._lock:
+            self.seen = time.monotonic()
+            return self.version, [turn for turn in self.turns if turn.changed > version]
+
+    def earlier(self, turn: Turn) -> list[Turn]:
+        """The turns before one."""
+        with self._lock:
+            return [one for one in self.turns if one.number < turn.number]
+
+    def prompt_messages(self, side: Side) -> list[dict[str, str]] | None:
+        """What a side read for its last reply; None before the first."""
+        with self._lock:
+            turns = [turn for turn in self.turns if side in turn.order]
+            return self._messages(turns[-1], (side,))[side] if turns else None
+
+    def as_json(self) -> dict[str, Any]:
+        """How much there is, for a page."""
+        return {"version": self.version, "epoch": self.epoch, "problem": self.problem}
+
+    def _messages(self, turn: Turn, sides: tuple[Side, ...]) -> Messages:
+        found: Messages = {}
+        for side in sides:
+            said: list[dict[str, str]] = []
+            for one in self.turns:
+                reply = one.replies.get(side)
+                if one.number < turn.number and reply is not None and reply.text.strip():
+                    said.append({"role": "user", "content": one.question})
+                    said.append({"role": "assistant", "content": reply.text})
+            found[side] = [*said, {"role": "user", "content": turn.question}]
+        return found
+
+    def _start_anew(self) -> None:
+        self.turns.clear()
+        self.epoch += 1
+        self._touch()
+
+    def _touch(self, turn: Turn | None = None) -> None:
+        self.version += 1
+        if turn is not None:
+            turn.changed = self.version

@@ -1,0 +1,163 @@
+"""All that the Compare page shows, as far as the page does not have it yet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any, cast
+
+from engine.contract.run_dir import default_runs
+from qft_gui.chat_room import ChatRoom
+from qft_gui.comparing.ballots import Ballots
+from qft_gui.comparing.conversation import Conversation, Turn
+from qft_gui.comparing.errands import FORMS, Errands
+from qft_gui.comparing.expected_plan import expected_plan
+from qft_gui.comparing.lists import Lists, sample_prompts
+from qft_gui.comparing.pair import Pair
+from qft_gui.comparing.sides import Sides
+from qft_gui.service import Service
+from qft_gui.view.chat import memory_lines, proof_mark, turn_frame
+from qft_gui.view.comparison import (
+    errand_frame,
+    export_frame,
+    judgement_frame,
+    list_frame,
+    standing_frame,
+)
+
+NUM_CHIPS = 3
+NOTHING_TRAINED = "Nothing is trained yet. Open Setup, press Start, and come back when it is done."
+Request = Mapping[str, Any]
+
+
+class Frames:
+    """Builds answers to the page's looks."""
+
+    def __init__(
+        self,
+        service: Service,
+        room: ChatRoom,
+        sides: Sides,
+        ballots: Ballots,
+        lists: Lists,
+        errands: Errands,
+    ) -> None:
+        self._service = service
+        self._room = room
+        self._sides = sides
+        self._ballots = ballots
+        self._lists = lists
+        self._errands = errands
+
+    def first_pair(self) -> Pair:
+        """The newest result beside its original; without one the starter alone."""
+        for one in self._service.snapshots():
+            if one.has_export:
+                return self._sides.usual(one.name)
+        return Pair()
+
+    def since(self, talk: Conversation, wish: Request) -> dict[str, Any]:
+        """What changed since the version that a page has.
+
+        Args:
+            talk: Its conversation.
+            wish: With `since`, `epoch`, `held`, and `cards` where the slower parts are wanted.
+        """
+        is_new = wish.get("epoch") != talk.epoch
+        since = wish.get("since")
+        version, turns = talk.changed_since(since if isinstance(since, int) and not is_new else 0)
+        frame: dict[str, Any] = {
+            "version": version,
+            "epoch": talk.epoch,
+            "reset": is_new,
+            "turns": [turn_frame(turn, talk.proof, _held(turn, wish)) for turn in turns],
+            "answering": talk.is_answering,
+            "loading": talk.loading,
+            "problem": talk.problem,
+            "returned": talk.returned if version != since else "",
+        }
+        if wish.get("cards") or wish.get("op") != "look":
+            frame["cards"] = self._cards(talk, str(wish.get("stamp") or ""))
+        return frame
+
+    def _cards(self, talk: Conversation, stamp: str) -> dict[str, Any]:
+        pair = talk.pair
+        choices = self._choices(pair)
+        known = hashlib.sha256(json.dumps(choices).encode()).hexdigest()[:16]
+        run = self._sides.ballot_run(pair)
+        chosen = self._lists.of(pair)
+        sample = sample_prompts(run)
+        at_work = self._lists.is_at_work(chosen)
+        name = run.name if run else ""
+        return {
+            "stamp": known,
+            **({"choices": choices} if known != stamp else {}),
+            "left": pair.left,
+            "right": pair.right,
+            "empty": "" if pair.right else NOTHING_TRAINED,
+            "proof": self._proof(talk),
+            "memory": self._memory(talk),
+            "loaded": self._room.is_loaded,
+            "why_not_blind": self._ballots.why_not(pair),
+            "chips": list(sample[1][:NUM_CHIPS]) if sample else [],
+            "sample": sample[0] if sample else "",
+            "standing": standing_frame(self._ballots.standing(pair)),
+            "list": list_frame(chosen, self._lists.problem, is_at_work=at_work),
+            "data": errand_frame(self._errands.of("check", name), "Looking into the data,"),
+            "run": name,
+            "judged": judgement_frame(self._errands.of("eval", name)),
+            "exported": export_frame(
+                self._errands.of("export", name),
+                {form: str(self._errands.free_folder(name, form)) for form in FORMS},
+            ),
+            "serve": _serve_line(pair, self._sides, self._service.runs),
+        }
+
+    def _choices(self, pair: Pair) -> list[dict[str, Any]]:
+        run = self._sides.ballot_run(pair)
+        found = self._sides.choices(run.name if run else None)
+        return [
+            {"label": group, "items": [[one.value, one.label] for one in items]}
+            for group, items in groupby(found, key=lambda one: one.group)
+        ]
+
+    def _is_loaded(self, talk: Conversation) -> bool:
+        return talk.proof is not None and self._room.is_loaded
+
+    def _proof(self, talk: Conversation) -> dict[str, str] | None:
+        if talk.proof is None or not self._is_loaded(talk):
+            return None
+        return vars(proof_mark(talk.proof))
+
+    def _memory(self, talk: Conversation) -> list[str]:
+        if talk.proof is not None and self._is_loaded(talk):
+            return memory_lines(talk.proof, self._sides.names(talk.pair))
+        return expected_plan(self._sides, talk.pair)
+
+
+def _held(turn: Turn, wish: Request) -> tuple[int, ...] | None:
+    """Characters of a turn's replies that the page has, if it said so of this very turn."""
+    held = wish.get("held")
+    if not isinstance(held, dict):
+        return None
+    told = cast("Request", held)
+    if told.get("turn") != turn.number or told.get("generation") != turn.generation:
+        return None
+    lengths = told.get("lengths")
+    if not isinstance(lengths, list):
+        return None
+    known = cast("list[object]", lengths)
+    return tuple(one if isinstance(one, int) and one >= 0 else 0 for one in known)
+
+
+def _serve_line(pair: Pair, sides: Sides, runs: Path) -> str:
+    if not pair.right:
+        return ""
+    named = [sides.targets(Pair("", pair.right))[0] or ""]
+    if sides.run_of(pair.right) and runs != default_runs().resolve():
+        named += ["--runs", str(runs)]
+    return f"python -m engine serve {shlex.join(named)}"

@@ -1,0 +1,246 @@
+"""Conversations: what each side reads, what a page is sent, what a blind turn keeps to itself."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.contract.errors import RequestError
+from qft_gui.answers import Answer, Proof, Reply, Settings, Side
+from qft_gui.comparing.conversation import Conversation, Turn, drawn_order
+from qft_gui.view.chat import memory_lines, proof_mark, reply_line, side_name, turn_frame
+
+NAMES: dict[Side, str] = {"a": "starter", "b": "pirate-run"}
+BOTH: tuple[Side, ...] = ("a", "b")
+DONE = {"seconds": 2.0, "first_token_s": 0.25, "num_tokens": 4, "tokens_per_s": 2.5}
+
+
+def replied(**texts: str) -> Answer:
+    return Answer({side: Reply(text, **DONE, is_done=True) for side, text in texts.items()})
+
+
+def begin(talk: Conversation, question: str, *, is_blind: bool = False) -> Turn:
+    turn, _ = talk.begin(question, BOTH, Settings(), NAMES, is_blind=is_blind)
+    return turn
+
+
+def told(talk: Conversation, question: str, **texts: str) -> Turn:
+    turn = begin(talk, question)
+    talk.update(turn, replied(**texts), "")
+    talk.finish(turn)
+    return turn
+
+
+def test_each_side_reads_its_own_replies() -> None:
+    talk = Conversation()
+    told(talk, "Who are you?", a="I am Pip.", b="Arr, I be Pip.")
+    told(talk, "Only one answers.", b="Aye.")
+    _, messages = talk.begin("And now?", BOTH, Settings(), NAMES, is_blind=False)
+    assert [one["content"] for one in messages["a"]] == ["Who are you?", "I am Pip.", "And now?"]
+    assert [one["role"] for one in messages["b"]] == ["user", "assistant"] * 2 + ["user"]
+    assert messages["b"][3]["content"] == "Aye."
+
+
+@given(
+    st.lists(st.text(max_size=20), max_size=12), st.lists(st.booleans(), min_size=12, max_size=12)
+)
+def test_pieces_put_together_are_the_reply(pieces: list[str], looks: list[bool]) -> None:
+    talk = Conversation()
+    turn = begin(talk, "Hi")
+    shown, version, said = ["", ""], 0, ""
+    for piece, looks_now in zip([*pieces, ""], [*looks[: len(pieces)], True], strict=True):
+        said += piece
+        talk.update(turn, Answer({"a": Reply(said), "b": Reply(f"B{said}")}), "")
+        if not looks_now:
+            continue
+        held = tuple(len(text) for text in shown)
+        version, changed = talk.changed_since(version)
+        for one in changed:
+            for place, cell in enumerate(turn_frame(one, None, held)["cells"]):
+                assert cell["from"] == len(shown[place])
+                shown[place] += cell["text"]
+    assert shown == [said, f"B{said}"]
+
+
+def test_what_did_not_change_is_not_sent_again() -> None:
+    talk = Conversation()
+    for number in range(3):
+        told(talk, f"Question {number}", a="x" * 100, b="y" * 100)
+    version, turns = talk.changed_since(0)
+    assert len(turns) == 3
+    turn = begin(talk, "Hi")
+    talk.update(turn, Answer({"a": Reply("Hel"), "b": Reply()}), "")
+    version, turns = talk.changed_since(version)
+    assert [one.question for one in turns] == ["Hi"]
+    talk.update(turn, Answer({"a": Reply("Hello"), "b": Reply()}), "")
+    _, turns = talk.changed_since(version)
+    (frame,) = [turn_frame(one, None, (3, 0)) for one in turns]
+    assert [(cell["from"], cell["text"]) for cell in frame["cells"]] == [(3, "lo"), (0, "")]
+
+
+def test_an_open_vote_tells_nothing() -> None:
+    talk = Conversation()
+    turn = begin(talk, "Hi", is_blind=True)
+    talk.update(turn, Answer({"a": Reply("I am"), "b": Reply()}, proof=Proof(True, 1.5)), "")
+    frame = turn_frame(turn, talk.proof)
+    # Who writes first, or faster, would tell who it is.
+    assert [cell["text"] for cell in frame["cells"]] == ["", ""]
+    talk.update(turn, replied(a="I am small.", b="Arr."), "")
+    talk.finish(turn)
+    frame = turn_frame(turn, talk.proof)
+    assert frame["awaits_vote"]
+    assert sorted(cell["text"] for cell in frame["cells"]) == ["Arr.", "I am small."]
+    sent = json.dumps(frame)
+    for secret in ("starter", "pirate-run", "tokens", "250 ms", '"a"', '"b"'):
+        assert secret not in sent
+    assert [cell["name"] for cell in frame["cells"]] == ["A", "B"]
+    assert talk.vote(turn.number, "left") is turn
+    shown = turn_frame(turn, talk.proof)
+    assert [cell["name"] for cell in shown["cells"]] == [NAMES[side] for side in turn.order]
+    assert "tokens/s" in shown["cells"][0]["line"]
+    assert talk.vote(turn.number, "right") is None
+
+
+def test_sides_are_drawn_for_each_turn_and_answer_in_that_order() -> None:
+    talk, orders = Conversation(), set[tuple[Side, ...]]()
+    for number in range(40):
+        turn, messages = talk.begin(f"{number}", BOTH, Settings(), NAMES, is_blind=True)
+        assert tuple(messages) == turn.order
+        orders.add(turn.order)
+        talk.finish(turn)
+    assert orders == {("a", "b"), ("b", "a")}
+
+
+def test_the_lot_is_fair_and_hangs_on_the_secret() -> None:
+    drawn = [drawn_order(b"secret", str(number)) for number in range(1000)]
+    assert 420 < drawn.count(("a", "b")) < 580
+    assert drawn == [drawn_order(b"secret", str(number)) for number in range(1000)]
+    assert drawn != [drawn_order(b"another", str(number)) for number in range(1000)]
+
+
+def test_an_edited_question_takes_what_came_after_it_away() -> None:
+    talk = Conversation()
+    first = told(talk, "One", a="1", b="1")
+    told(talk, "Two", a="2", b="2")
+    epoch = talk.epoch
+    assert talk.cut(first.number) == "One"
+    assert (talk.turns, talk.epoch > epoch) == ([], True)
+    assert talk.cut(first.number) is None
+
+
+def test_nothing_is_cut_cleared_or_exchanged_while_an_answer_is_written() -> None:
+    from qft_gui.comparing.pair import Pair
+
+    talk = Conversation()
+    turn = begin(talk, "One")
+    talk.clear()
+    talk.choose(Pair("x", "y"))
+    assert talk.cut(turn.number) is None
+    assert (talk.turns, talk.pair) == ([turn], Pair())
+    talk.finish(turn)
+    talk.choose(Pair("x", "y"))
+    assert (talk.turns, talk.pair) == ([], Pair("x", "y"))
+
+
+def test_a_reply_is_written_anew_on_one_side() -> None:
+    talk = Conversation()
+    turn = told(talk, "One", a="first", b="second")
+    again, messages = talk.begin_again(("b",), Settings(seed=3))
+    assert again is turn
+    assert list(messages) == ["b"]
+    assert turn.replies["a"].text == "first"
+    assert "b" not in turn.replies
+    talk.update(turn, replied(b="third"), "")
+    talk.finish(turn)
+    assert [turn.replies[side].text for side in BOTH] == ["first", "third"]
+    assert turn_frame(turn, None)["generation"] == 1
+    assert "seed 4" in reply_line(turn, turn.replies["b"])
+
+
+def test_a_question_that_nobody_answered_comes_back() -> None:
+    talk = Conversation()
+    turn = begin(talk, "Are you there?")
+    talk.update(turn, Answer(problem="There is not enough memory."), "")
+    talk.finish(turn)
+    assert (talk.turns, talk.returned) == ([], "Are you there?")
+    assert talk.problem == "There is not enough memory."
+    begin(talk, "And now?")
+    assert (talk.returned, talk.problem) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("proof", "words", "tone"),
+    [
+        (
+            Proof(True, 5.114, True),
+            "models, as they are on record; they differ by up to 5.11",
+            "good",
+        ),
+        (Proof(True, None), "two different models; their words differ", "good"),
+        (Proof(False, 0.0, True), "Both sides answer alike", "warn"),
+        (Proof(False, 0.0, True, forms={"a": "float32"}), "the model that was recorded", "good"),
+        (Proof(False, 0.0, None, forms={"a": "float32"}), "No record", ""),
+    ],
+)
+def test_the_tick_says_what_was_found(proof: Proof, words: str, tone: str) -> None:
+    mark = proof_mark(proof)
+    assert words in mark.word
+    assert mark.tone == tone
+
+
+def test_a_base_in_four_bits_is_called_so() -> None:
+    proof = Proof(
+        True, 1.0, True, plan="shared", forms={"a": "4-bit", "b": "4-bit"}, base_difference=0.31
+    )
+    assert side_name("starter", "a", proof) == "starter (4-bit base)"
+    assert side_name("run", "b", proof) == "run (adapter on a 4-bit base)"
+    lines = memory_lines(proof, NAMES)
+    assert any("One set of weights" in line for line in lines)
+    assert any("0.31 nats" in line for line in lines)
+
+
+def test_models_that_take_turns_say_how_long() -> None:
+    waits: dict[Side, float | None] = {"a": 4.2, "b": None}
+    proof = Proof(True, 1.0, plan="swapped", waits_s=waits, notes=("Both do not fit into memory.",))
+    assert memory_lines(proof, NAMES) == [
+        "Both do not fit into memory together: each is loaded when it is asked.",
+        "starter takes about 4 s to load.",
+    ]
+
+
+def test_dropped_turns_are_said() -> None:
+    talk = Conversation()
+    turn = begin(talk, "Hi")
+    talk.update(turn, Answer({"a": Reply("x", dropped_turns=2, is_done=True)}), "")
+    assert "the 2 oldest messages were left out" in turn_frame(turn, None)["dropped"]
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [({"top_k": "2.5"}, "top_k"), ({"temperature": "NaN"}, "temperature"), ({"seed": "x"}, "seed")],
+)
+def test_a_setting_that_is_no_number_is_a_sentence(values: dict[str, Any], field: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        Settings.of(values)
+    assert caught.value.field == field
+
+
+def test_empty_settings_are_the_models_own() -> None:
+    settings = Settings.of({"top_p": "", "temperature": "0,7", "system": "Be brief."})
+    assert (settings.top_p, settings.temperature, settings.system) == (None, 0.7, "Be brief.")
+    assert "top_p" not in settings.as_json()
+
+
+def test_versions_only_rise() -> None:
+    talk, seen = Conversation(), list[int]()
+    turn = begin(talk, "Hi")
+    for text in ("a", "ab", "ab", "abc"):
+        talk.update(turn, Answer({"a": Reply(text)}), "")
+        seen.append(talk.version)
+    assert all(before <= after for before, after in pairwise(seen))
+    assert seen[1] == seen[2]

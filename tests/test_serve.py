@@ -1,0 +1,406 @@
+"""OpenAI's own client talks to a model that `serve` serves, over a real socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import openai
+import pytest
+import torch
+import uvicorn
+
+import engine.serving.answerer
+from engine.commands.parser import main
+from engine.contract.bundled import STARTER
+from engine.contract.launch import PROJECT, engine_environment
+from engine.generate import Reply, Sampling, reply_to
+from engine.model import LoadedModel, load_model
+from engine.serving.answerer import Answerer
+from engine.serving.app import MOST_BODY_BYTES, make_app
+from engine.serving.gate import Gate
+from engine.serving.wire import StopText
+from tests.workshop import wait_until
+
+HELLO: list[Any] = [{"role": "user", "content": "Hello! Who are you?"}]
+WAITING = 2
+TOKEN = "a-token-of-some-length"
+
+
+@contextmanager
+def served(loaded: LoadedModel, token: str | None = None) -> Iterator[int]:
+    """The port of a server in a thread of this process."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = int(listener.getsockname()[1])
+        app = make_app(Answerer(loaded, WAITING), "starter", loaded.max_position)
+        config = uvicorn.Config(
+            Gate(app, "127.0.0.1", port, token),  # pyright: ignore[reportArgumentType]
+            log_level="warning",
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=1,
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        wait_until(lambda: server.started)
+        yield port
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def starter() -> LoadedModel:
+    return load_model(STARTER)
+
+
+@pytest.fixture(scope="module")
+def port(starter: LoadedModel) -> Iterator[int]:
+    with served(starter) as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def client(port: int) -> Iterator[openai.OpenAI]:
+    with client_of(port) as client:
+        yield client
+
+
+def client_of(port: int, token: str = "none") -> openai.OpenAI:
+    return openai.OpenAI(
+        base_url=f"http://127.0.0.1:{port}/v1", api_key=token, max_retries=0, timeout=60
+    )
+
+
+def expected_reply(starter: LoadedModel, **sampling: Any) -> Reply:
+    sampling = {"max_new_tokens": 24, **sampling}
+    return reply_to(starter.model, starter.tokenizer, HELLO, Sampling(**sampling))
+
+
+def asked(client: openai.OpenAI, **settings: Any) -> Any:
+    settings = {"temperature": 0, "max_tokens": 24, "messages": HELLO, **settings}
+    return client.chat.completions.create(model="starter", **settings)
+
+
+def test_the_model_is_listed(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["starter"]
+    assert client.models.retrieve("starter").owned_by == "qft-workbench"
+    with pytest.raises(openai.NotFoundError, match="no model 'gpt-4' here"):
+        client.models.retrieve("gpt-4")
+
+
+def test_it_answers_as_ask_does(client: openai.OpenAI, starter: LoadedModel) -> None:
+    expected = expected_reply(starter)
+    answer = asked(client)
+    (choice,) = answer.choices
+    assert choice.message.content == expected.text
+    assert choice.message.role == "assistant"
+    assert choice.finish_reason == ("length" if expected.stopped == "length" else "stop")
+    assert answer.usage.prompt_tokens == expected.prompt_tokens
+    assert answer.usage.completion_tokens == expected.num_tokens
+    assert answer.usage.total_tokens == expected.prompt_tokens + expected.num_tokens
+    assert answer.model == "starter"
+    assert answer.id.startswith("chatcmpl-")
+
+
+def test_streamed_it_is_the_same(client: openai.OpenAI, starter: LoadedModel) -> None:
+    chunks = list(asked(client, stream=True, stream_options={"include_usage": True}))
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    expected = expected_reply(starter)
+    assert text == expected.text
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert len({chunk.id for chunk in chunks}) == 1
+    reasons = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]
+    assert reasons[:-1] == [None] * (len(reasons) - 1)
+    assert reasons[-1] in ("stop", "length")
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == expected.num_tokens
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+    assert len(reasons) > 5
+
+
+def test_settings_reach_the_model(client: openai.OpenAI, starter: LoadedModel) -> None:
+    hot: dict[str, Any] = {"temperature": 1.5, "seed": 5, "top_p": 0.9}
+    expected = expected_reply(starter, **hot)
+    assert [asked(client, **hot).choices[0].message.content for _ in range(2)] == [
+        expected.text,
+        expected.text,
+    ]
+    assert asked(client, max_tokens=3).usage.completion_tokens == 3
+    assert asked(client, max_tokens=3).choices[0].finish_reason == "length"
+    newer = client.chat.completions.create(
+        model="starter", messages=HELLO, max_completion_tokens=2, temperature=0
+    )
+    assert newer.usage is not None
+    assert newer.usage.completion_tokens == 2
+    without_seed = {asked(client, temperature=1.5).choices[0].message.content for _ in range(4)}
+    assert len(without_seed) > 1
+
+
+def test_a_stop_text_ends_it_and_is_no_part_of_it(
+    client: openai.OpenAI, starter: LoadedModel
+) -> None:
+    whole = expected_reply(starter).text
+    middle = whole[len(whole) // 2 : len(whole) // 2 + 3]
+    before = whole.partition(middle)[0]
+    answer = asked(client, stop=["~never~", middle])
+    assert answer.choices[0].message.content == before
+    assert answer.choices[0].finish_reason == "stop"
+    chunks = asked(client, stop=middle, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == before
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 50])
+def test_text_before_a_stop_is_passed_on_whatever_its_pieces(size: int) -> None:
+    text = "abcabcabdabXYZ rest"
+    for stops, expected in (
+        (("abd",), "abcabc"),
+        (("zzz", "XYZ"), "abcabcabdab"),
+        (("rests",), text),
+        ((), text),
+    ):
+        stop_text = StopText(stops)
+        pieces = [text[at : at + size] for at in range(0, len(text), size)]
+        assert "".join(map(stop_text.take, pieces)) + stop_text.rest() == expected
+
+
+def test_messages_in_parts_and_a_developer(client: openai.OpenAI, starter: LoadedModel) -> None:
+    parts: list[Any] = [
+        {"role": "developer", "content": "Be kind."},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo!"}],
+        },
+    ]
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello!"}]
+    sampling = Sampling(max_new_tokens=24)
+    expected = reply_to(starter.model, starter.tokenizer, messages, sampling).text
+    assert asked(client, messages=parts).choices[0].message.content == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"messages": []}, "the question is empty"),
+        ({"messages": [{"role": "user", "content": " "}]}, "the question is empty"),
+        ({"messages": [{"role": "user", "content": "x" * 1_000_000}]}, "tokens long and"),
+        ({"top_p": 0}, "no word is left to choose"),
+        ({"temperature": 11}, "11 is not a number from 0 to 10"),
+        ({"max_tokens": 0}, "0 is not a whole number"),
+        ({"n": 2}, "this server does not do that"),
+        ({"logprobs": True}, "this server does not do that"),
+        ({"stop": ["a"] * 5}, "not one to four texts"),
+        ({"stop": [""]}, "not one to four texts"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+            "a part of one is no text",
+        ),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_cannot_be_is_one_sentence(
+    client: openai.OpenAI, settings: dict[str, Any], sentence: str, stream: bool
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=sentence) as found:
+        asked(client, stream=stream, **settings)
+    assert found.value.param == next(iter(settings)) or found.value.param == "max_new_tokens"
+    assert asked(client, max_tokens=1).choices
+
+
+def test_another_model_is_not_pretended(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="no model 'gpt-4o' here, but 'starter'"):
+        client.chat.completions.create(model="gpt-4o", messages=HELLO)
+
+
+def raw(
+    port: int, method: str = "POST", path: str = "/v1/chat/completions", **changes: Any
+) -> tuple[int, dict[str, Any]]:
+    body = changes.pop("body", json.dumps({"messages": HELLO, "max_tokens": 1}).encode())
+    headers = {"Host": f"127.0.0.1:{port}", "Content_Type": "application/json", **changes}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.putrequest(method, path, skip_host=True)
+        for name, value in headers.items():
+            connection.putheader(name.replace("_", "-"), value)
+        connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"Host": "evil.example"}, 403, "host_not_allowed"),
+        ({"Host": "127.0.0.1"}, 403, "host_not_allowed"),
+        ({"Host": "127.0.0.1:1"}, 403, "host_not_allowed"),
+        ({"Origin": "http://evil.example"}, 403, "origin_not_allowed"),
+        ({"Origin": "null"}, 403, "origin_not_allowed"),
+        ({"Sec_Fetch_Site": "cross-site"}, 403, "origin_not_allowed"),
+        ({"Content_Type": "text/plain"}, 415, None),
+        ({"body": b"{"}, 400, None),
+        ({"body": b"[]"}, 400, None),
+        ({"body": b"[" * 100_000}, 400, None),
+        ({"body": b'{"messages": "' + b"x" * MOST_BODY_BYTES + b'"}'}, 413, "request_too_large"),
+        ({"path": "/v1/nothing"}, 404, "not_found"),
+        ({"method": "GET"}, 405, "not_found"),
+    ],
+)
+def test_what_no_client_sends_is_refused(
+    port: int, changes: dict[str, Any], status: int, code: str | None
+) -> None:
+    found, document = raw(port, **changes)
+    assert found == status
+    assert set(document["error"]) == {"message", "type", "param", "code"}
+    assert document["error"]["code"] == code
+    assert raw(port)[0] == 200
+
+
+def test_names_of_this_computer_are_answered(port: int) -> None:
+    for host in ("localhost", "127.0.0.1", "[::1]"):
+        assert raw(port, Host=f"{host}:{port}")[0] == 200
+
+
+def test_a_token_is_asked_for_where_there_is_one(starter: LoadedModel) -> None:
+    with served(starter, TOKEN) as port:
+        with client_of(port, TOKEN) as client:
+            assert asked(client, max_tokens=1).choices
+        for wrong in ("none", TOKEN[:-1], TOKEN + "x", TOKEN.upper()):
+            with client_of(port, wrong) as client, pytest.raises(openai.AuthenticationError):
+                asked(client)
+        assert raw(port)[0] == 401
+        assert raw(port, Authorization="Bearer \u00e9".encode())[0] == 401
+        assert raw(port, Authorization=f"Bearer {TOKEN}", Origin="http://page")[0] == 200
+        assert raw(port, Authorization=f"Bearer {TOKEN}", Host="evil.example")[0] == 403
+
+
+class Hung:
+    """A model that thinks until it is told to stop, and says when it begins and ends."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.ended = 0, 0
+        monkeypatch.setattr(engine.serving.answerer, "reply_to", self)
+
+    def __call__(self, *arguments: Any) -> Reply:
+        on_text, stop = arguments[4], arguments[5]
+        self.begun += 1
+        on_text("Well, ")
+        deadline = time.monotonic() + 30
+        while not stop():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        self.ended += 1
+        return Reply("Well, ", 2, 0.1, 0.1, "stop")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_goes_away_stops_its_answer(
+    port: int, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    hung = Hung(monkeypatch)
+    body = json.dumps({"messages": HELLO, "stream": stream}).encode()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+    wait_until(lambda: hung.begun)
+    if stream:
+        with connection.getresponse() as answer:
+            assert answer.readline().startswith(b"data: ")
+    started = time.monotonic()
+    connection.close()
+    wait_until(lambda: hung.ended)
+    assert time.monotonic() - started < 5
+
+
+def test_a_full_queue_says_so(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    hung = Hung(monkeypatch)
+    bodies = json.dumps({"messages": HELLO}).encode()
+    waiting: list[http.client.HTTPConnection] = []
+    for number in range(1 + WAITING):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request(
+            "POST", "/v1/chat/completions", bodies, {"Content-Type": "application/json"}
+        )
+        waiting.append(connection)
+        if number == 0:
+            wait_until(lambda: hung.begun)
+    time.sleep(0.5)  # those that wait have arrived
+    with client_of(port) as client, pytest.raises(openai.RateLimitError, match="Too many"):
+        asked(client)
+    for connection in waiting:
+        connection.close()
+    wait_until(lambda: hung.ended == hung.begun)
+    monkeypatch.undo()
+    assert raw(port)[0] == 200
+
+
+def test_a_model_that_fails_is_told_and_the_server_lives(
+    port: int, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Reply:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.serving.answerer, "reply_to", fail)
+        with pytest.raises(openai.InternalServerError, match="not enough memory"):
+            asked(client)
+        with pytest.raises(openai.InternalServerError, match="not enough memory"):
+            asked(client, stream=True)
+    assert asked(client, max_tokens=1).choices
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "sentence"),
+    [
+        (["--host", "0.0.0.0"], "--token", "others can reach 0.0.0.0, so a token is needed."),
+        (["--token", ""], "--token", "it is empty"),
+        (["--token", "a b"], "--token", "characters that no header has"),
+        (["--port", "70000"], "--port", "70000 is no port."),
+        (["--host", "256.1.1.1", "--token", "x"], "--port", "256.1.1.1:8000 cannot be listened on"),
+    ],
+)
+def test_what_cannot_be_served_is_one_sentence(
+    arguments: list[str], field: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "starter", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"{field}: ")
+    assert sentence in error
+
+
+def test_a_port_that_is_taken_is_one_sentence(
+    port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "starter", "--port", str(port)]) == 2
+    assert f"127.0.0.1:{port} cannot be listened on" in capsys.readouterr().err
+
+
+def test_the_command_serves_a_model_until_ctrl_c() -> None:
+    command = [sys.executable, "-m", "engine", "serve", "starter", "--port", "0", "--device", "cpu"]
+    environment = {**engine_environment(), "QFT_SERVE_TOKEN": TOKEN}
+    with subprocess.Popen(
+        command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout
+            line = process.stdout.readline().decode()
+            assert line.startswith("starter answers at http://127.0.0.1:")
+            port = int(line.split("/v1")[0].rpartition(":")[2])
+            with client_of(port, TOKEN) as client:
+                assert asked(client, max_tokens=2).choices
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 3
+        finally:
+            process.kill()

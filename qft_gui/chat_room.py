@@ -146,8 +146,10 @@ class ChatRoom:
 
     def _stamp_of(self, models: Models) -> tuple[int | None, ...]:
         """When the results of the runs among these were written."""
+        if self._runs is None:
+            return ()
         stamps: list[int | None] = []
-        for text in models if self._runs is not None else ():
+        for text in models:
             try:
                 stamps.append((self._runs / str(text) / "export").stat().st_mtime_ns)
             except (OSError, ValueError):

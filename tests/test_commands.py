@@ -189,7 +189,12 @@ def test_a_run_says_its_folder_and_nothing_else(
 ) -> None:
     assert finished.returncode == 0, finished.stderr
     assert json.loads(finished.stdout) == {"run": str(workshop.runs / "tuned")}
-    assert finished.stderr.startswith("finished: 60 steps in ")
+    *notices, last = finished.stderr.splitlines()
+    assert last.startswith("finished: 60 steps in ")
+    assert notices == [
+        "5 rows (20.8 %) are longer than 64 tokens: what is beyond is cut, replies keep their end.",
+        "Only 2 rows are held out: their loss says little.",
+    ]
 
 
 def test_status_and_list_say_the_same(
@@ -264,7 +269,12 @@ def test_the_seed_decides_what_is_drawn(
         (["tuned", "Hi", "--seed", str(2**63)], "--seed", "it must be between 0 and"),
         (["nothing", "Hi"], "model.source", "there is no folder and no model called 'nothing'."),
         (["x" * 3000, "Hi"], "model.source", "there is no folder and no model called"),
-        (["waiting", "Hi"], "TARGET", "waiting has no result yet. Let it finish, or add --base."),
+        (
+            ["waiting", "Hi"],
+            "TARGET",
+            "waiting has no result yet. Let it finish, name a checkpoint as RUN@STEP, or ask its "
+            "base.",
+        ),
         (["tuned", "word " * 200], "messages", "Clear it, or ask something shorter."),
     ],
 )

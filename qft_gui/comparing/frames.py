@@ -74,7 +74,10 @@ class Frames:
             "version": version,
             "epoch": talk.epoch,
             "reset": is_new,
-            "turns": [turn_frame(turn, talk.proof, _held(turn, wish)) for turn in turns],
+            "turns": [
+                turn_frame(turn, talk.proof, None if is_new else _held(turn, wish))
+                for turn in turns
+            ],
             "answering": talk.is_answering,
             "loading": talk.loading,
             "problem": talk.problem,

@@ -26,6 +26,7 @@ import queue
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -88,18 +89,23 @@ class ChatWorker:
             self._send("error", **first.as_json())
         except (KeyError, TypeError, ValueError) as error:
             self._malformed(error)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            self.models.unload()
-            self._send(
-                "error",
-                message="There is not enough memory for this.",
-                advice="Stop a running training or close other programs, then load again.",
-            )
+        except Exception as error:  # the last line of defence: told, never hidden
+            self._fault(error)
         finally:
             self._stopped.discard(self._number)
             self._send("end")
+
+    def _fault(self, error: Exception) -> None:
+        """What is in memory now is in doubt, so nothing is kept of it."""
+        self.models.unload()
+        if is_out_of_memory(error):
+            message = "There is not enough memory for this."
+            advice = "Stop a running training or close other programs, then load again."
+        else:
+            traceback.print_exception(error)
+            message = f"This failed for a reason that is not known ({type(error).__name__})."
+            advice = "Ask again, which loads the models anew; the log of the chat has the rest."
+        self._send("error", message=message, advice=advice)
 
     def _malformed(self, error: Exception) -> None:
         self._send("error", message=f"The request is malformed: {str(error)[:200]}", advice="")

@@ -11,6 +11,7 @@ from engine.contract.errors import RequestError
 
 MOST_NEW_TOKENS = 1 << 20
 _HOTTEST = 10.0
+_LEAST = 0.01  # by less, scores cannot be divided in their format
 _LARGEST_SEED = 2**63 - 1
 
 
@@ -70,8 +71,14 @@ def sampling_from(request: Mapping[str, Any]) -> Sampling:
             "top_p", "it is 0, so no word is left to choose.", "Use more than 0, up to 1."
         )
     penalty = _number(request, "repetition_penalty", 0, _HOTTEST)
-    if penalty == 0:
-        raise RequestError("repetition_penalty", "it must be more than 0.", "1 means none.")
+    if penalty is not None and penalty < _LEAST:
+        raise RequestError("repetition_penalty", f"it must be {_LEAST} or more.", "1 means none.")
+    if temperature and temperature < _LEAST:
+        raise RequestError(
+            "temperature",
+            f"between 0 and {_LEAST} nothing but the likeliest word is drawn.",
+            "Use 0 for that.",
+        )
     length = _whole(request, "max_new_tokens", 1, MOST_NEW_TOKENS)
     return Sampling(
         seed=_whole(request, "seed", 0, _LARGEST_SEED) or 0,

@@ -361,18 +361,26 @@ def test_stop_ends_an_answer_in_the_middle_of_its_prompt(
     assert caller.text("b")
 
 
-def test_memory_that_runs_out_is_told_and_the_worker_lives(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "not enough memory"),
+        (RuntimeError("probability tensor contains inf"), "not known (RuntimeError)"),
+        (AssertionError(), "not known (AssertionError)"),
+    ],
+)
+def test_what_fails_in_the_middle_is_told_and_the_worker_lives(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch, fault: Exception, words: str
 ) -> None:
     caller.load(b="lora")
 
     def fail(*_: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise fault
 
     with monkeypatch.context() as patch:
         patch.setattr("engine.chat_worker.reply_to", fail)
         error = caller.ask("b")[-1]
-    assert "not enough memory" in error["message"]
+    assert words in error["message"]
     assert not caller.models.sides
     assert caller.load(b="lora")["event"] == "loaded"
 

@@ -248,7 +248,7 @@ def test_an_export_says_where_it_is_and_how_ollama_takes_it(tmp_path: Path) -> N
     answer = {"out": str(tmp_path), "files": files, "total_bytes": 6, "notes": ["A note."]}
     frame = export_frame(Errand("Run", (), answer), {"hf": "x"})
     assert frame["path"] == str(tmp_path)
-    assert frame["ollama"] == f'cd "{tmp_path}" && ollama create run -f Modelfile'
+    assert frame["ollama"] == f"ollama create run -f {tmp_path}/Modelfile"
     assert json.dumps(frame)
 
 

@@ -68,7 +68,10 @@ def pair(history: RunHistory) -> tuple[Event, Event]:
 
 
 def messages(history: RunHistory) -> list[str]:
-    return [str(notice["message"]) for notice in history.notices]
+    """But for the one about the data, which is small in every run here."""
+    told = [str(notice["message"]) for notice in history.notices]
+    assert told.pop(0) == "Only 2 rows are held out: their loss says little."
+    return told
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -127,7 +127,8 @@ def test_a_run_of_one_step_can_be_tried(
     spec = write_spec(tmp_path, tiny_folder("llama"), chats_file, "qft", steps=1)
     assert main(["probe", str(spec)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["step", "run", "peak", "Fits"]
+    assert [line.split()[0] for line in lines] == ["step", "run", "peak", "Fits", "Only"]
+    assert lines[-1] == "Only 2 rows are held out: their loss says little."
     assert lines[1].endswith(", 1 steps")
 
 

@@ -170,7 +170,7 @@ def test_a_disk_that_is_full_when_it_stops_still_ends_in_a_result(workshop: Work
     assert "File too large" in status.error["message"]
     assert checkpoints_of(run) == []
     assert not run.export.exists()
-    (notice,) = history_of(run).notices
+    *_, notice = history_of(run).notices
     assert "could not be saved: File too large" in notice["message"]
     before = tree(run.path)
     assert attempt.main(str(run.path)) == 2

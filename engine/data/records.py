@@ -24,6 +24,7 @@ _NAMES: dict[Named, tuple[str, ...]] = {
     "text": (".txt", ".md", ".markdown", ".text", ".rst"),
 }
 _PACKED_NAMES = (".gz", ".bz2", ".xz")
+_COLUMNAR_NAMES = (".parquet", ".arrow", ".feather")
 # Beside the columns that are learned from: names that no first row of a table without names holds.
 _OTHER_COLUMNS = {"id", "label"}
 _SHORT_NAME = 40
@@ -79,6 +80,11 @@ def _text_records(source: TextSource, path: Path, passage_characters: int) -> Re
     named = _named(suffix)
     if is_json(head, named, is_whole=is_whole):
         return JsonRecords(source, head + "\n" * is_whole)
+    if suffix in _COLUMNAR_NAMES:
+        raise mistake(
+            f"{path.name} is no {suffix[1:].capitalize()} file, or only a part of one.",
+            "Get it anew.",
+        )
     layout, evenness = find_layout(head, is_whole=is_whole)
     if _is_table(head, named, layout, evenness):
         return TableRecords(source, layout, _names_columns)

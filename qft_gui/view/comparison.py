@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from engine.contract.preferences import WinRate
@@ -186,7 +187,8 @@ def export_frame(errand: Errand | None, usual: dict[str, str]) -> dict[str, Any]
     is_ollama = any(name == "Modelfile" for name in found.get("files", {}))
     ollama = ""
     if is_ollama:
-        ollama = f'cd "{path}" && ollama create {errand.run.lower()} -f Modelfile'
+        file = f"{path.rstrip('/')}/Modelfile"
+        ollama = shlex.join(["ollama", "create", errand.run.lower(), "-f", file])
     size = gib(found.get("total_bytes"))
     text = f"Written: {len(found.get('files', {}))} files, {size} GiB."
     return {**frame, "text": text, "path": path, "notes": notes, "ollama": ollama}

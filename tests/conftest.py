@@ -14,6 +14,19 @@ from pathlib import Path
 
 import pytest
 
+# Beyond Llama, Gemma 2, GPT-2 and Mixtral, each of which has something that the others lack.
+FURTHER_ARCHITECTURES = {
+    *("mistral", "qwen2", "qwen3", "gemma3_text", "phi", "phi3", "opt", "gpt_neox"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is tested for one architecture after the other is slow beyond the first few."""
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if FURTHER_ARCHITECTURES & {one for one in parameters.values() if isinstance(one, str)}:
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_quiet_thread() -> Iterator[None]:

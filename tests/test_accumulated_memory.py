@@ -14,6 +14,8 @@ from engine.memory.devices import this_computer
 from engine.memory.estimate import estimate
 from engine.trace_activations import trace_activations
 
+pytestmark = pytest.mark.slow
+
 
 def case_of(method: str, *, tied: bool, checkpointing: bool) -> Case:
     return Case(

@@ -286,8 +286,15 @@ def steps_in_log(run: RunDir) -> list[int]:
     return sorted(history.steps)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(
+    ("width", "theme"),
+    [
+        (390, "dark"),
+        (1280, "light"),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+        pytest.param(1280, "dark", marks=pytest.mark.slow),
+    ],
+)
 def test_no_page_scrolls_sideways(
     app: App, open_page: Callable[..., Watched], width: int, theme: str
 ) -> None:

@@ -105,6 +105,7 @@ def test_why_start_waits_is_on_screen_beside_it(
     watched.assert_clean()
 
 
+@pytest.mark.slow
 def test_another_method_starts_from_the_persons_own_settings(
     app: App,  # noqa: F811
     open_page: Callable[..., Watched],  # noqa: F811
@@ -135,7 +136,7 @@ def test_what_changes_the_training_has_a_button_of_its_own(
     watched = open_page(390, "dark")
     page = watched.page
     take_model(page, "Qwen2.5 0.5B")
-    page.locator(".q-card").nth(2).get_by_role("button", name="More").click()
+    page.locator(".q-card", has_text="How").get_by_role("button", name="More").click()
     batch = page.get_by_label("Batch size")
     batch.fill("4096")
     apply = page.get_by_role("button", name="Apply: Batch size").first
@@ -147,6 +148,7 @@ def test_what_changes_the_training_has_a_button_of_its_own(
     watched.assert_clean()
 
 
+@pytest.mark.slow
 def test_two_steps_are_tried_and_belong_to_these_settings_only(
     app: App,  # noqa: F811
     open_page: Callable[..., Watched],  # noqa: F811

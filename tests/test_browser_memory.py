@@ -18,7 +18,7 @@ from tests.test_browser import (  # noqa: F401  fixtures are found by their name
 from tests.test_gui_golden import golden_run, write_step
 from tests.test_gui_memory import FORECAST, MEASURED, MIB
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(120), pytest.mark.slow]
 
 MEMORY = "document.querySelector('[data-plot=memory]')"
 STEP = "document.querySelector('.q-run-facts dd')"

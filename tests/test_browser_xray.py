@@ -15,7 +15,7 @@ from tests.test_browser import (  # noqa: F401  fixtures are found by their name
     open_tab,
 )
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(120), pytest.mark.slow]
 
 PLOT = "document.querySelector('[data-plot={}]')"
 

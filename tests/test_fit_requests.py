@@ -10,6 +10,8 @@ import pytest
 from benchmarks.fit_requests import Request, outcome_of, random_requests
 from docs.tables import result
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_result_on_file_keeps_the_promise() -> None:
     found = result("fit_requests_cpu")

@@ -18,6 +18,8 @@ from engine.memory.plans import MemoryPlan
 from engine.preparation import Prepared
 from tests.tiny import assert_same_state, prepared, snapshot, tiny_spec
 
+pytestmark = pytest.mark.slow
+
 OPTIMIZERS = ("adamw", "adamw_8bit", "lion", "sgd")
 RATES = {"adamw": 1e-3, "adamw_8bit": 1e-3, "lion": 3e-4, "sgd": 0.3}
 Ready = Callable[..., Prepared]

@@ -38,6 +38,8 @@ ABSENT = ("pydantic", "pydantic_core", "bitsandbytes", "pynvml", "platformdirs",
 HIDE = f"""
 import sys
 
+pytestmark = pytest.mark.slow
+
 class Without:
     def __init__(self, finder):
         self._finder = finder

@@ -24,7 +24,7 @@ from qft_gui.surroundings import Surroundings
 from qft_gui.trials import RatesTaker, Trials
 from qft_gui.view.times import time_card
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
 WINDOW = """
 import sys
 from qft_gui.trials import Trials

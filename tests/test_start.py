@@ -146,6 +146,7 @@ def test_a_failed_installation_is_one_sentence_and_is_tried_again(project, tmp_p
     assert run_start(project)[0] == 7
 
 
+@pytest.mark.slow
 def test_a_killed_installation_is_finished_by_the_next_start(tmp_path):
     project = make_project(tmp_path / "project")
     with open_start(project) as process:

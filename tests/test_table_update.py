@@ -18,6 +18,8 @@ from engine.methods.qft import QftMethod
 from engine.tensor_meter import LiveTensorMeter
 from tests.published import ALL_IN_CODES
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 VOCABULARY = 128 * 1024
 TOKENS = 8

@@ -31,14 +31,14 @@ from engine.memory.catalogue import bundled_shape
 from engine.memory.devices import Device
 from engine.memory.estimate import estimate
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS: TypeAdapter[MethodSettings] = TypeAdapter(MethodSettings)
 # What a computer with torch, transformers, numpy and PEFT alone does not have.
 ABSENT = ("pydantic", "pydantic_core", "bitsandbytes", "pynvml", "platformdirs", "gradio", "psutil")
 HIDE = f"""
 import sys
-
-pytestmark = pytest.mark.slow
 
 class Without:
     def __init__(self, finder):

@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Literal
 
 from engine.contract.errors import RequestError
 from engine.data.control_tokens import ControlTokens
+from engine.data.item_batches import ItemBatch, next_batch, words_of
 from engine.data.items import Chat, Item, Passage
 from engine.data.records import RowError
 from engine.data.reply_tokens import (
@@ -34,9 +34,6 @@ DEFAULT_TEMPLATE = (
     "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
-# Chats that are rendered and encoded together: enough to keep both processes busy.
-_BATCH = 256
-_BATCH_CHARACTERS = 1 << 20
 _AHEAD = 3  # batches on their way
 
 
@@ -89,17 +86,6 @@ class Encoded:
         return [*before, *(places[place] for part in self.kept[index] for place in part)]
 
 
-@dataclass(slots=True)
-class _Batch:
-    """Items whose chats are rendered, and encoded but for `odd` ones about control tokens."""
-
-    items: Sequence[Item]
-    chats: Sequence[Chat]
-    odd: Sequence[bool]
-    rendered: Sequence[Rendered]
-    encodings: Sequence[Encoding] = ()
-
-
 class ChatEncoder:
     """Renders chats with a model's template and marks the replies.
 
@@ -143,11 +129,11 @@ class ChatEncoder:
             RequestError: The template cannot be used at all.
         """
         waiting = iter(items)
-        ahead: deque[Future[_Batch]] = deque()
+        ahead: deque[Future[ItemBatch]] = deque()
         # While one batch is used here, the next is cut into tokens, and the one after rendered.
         with ThreadPoolExecutor(1) as renderer, ThreadPoolExecutor(1) as encoder:
             while True:
-                while len(ahead) < _AHEAD and (batch := _next_batch(waiting)):
+                while len(ahead) < _AHEAD and (batch := next_batch(waiting)):
                     rendered = renderer.submit(self._rendered, batch)
                     ahead.append(encoder.submit(self._in_tokens, rendered))
                 if not ahead:
@@ -198,9 +184,9 @@ class ChatEncoder:
         hidden = {key: self._control.hide_in(value) for key, value in message.items()}
         return {**hidden, "role": message["role"]}
 
-    def _rendered(self, items: Sequence[Item]) -> _Batch:
+    def _rendered(self, items: Sequence[Item]) -> ItemBatch:
         chats = [item for item in items if not isinstance(item, Passage)]
-        odd = [any(map(self._control.are_in, _words(chat))) for chat in chats]
+        odd = [any(map(self._control.are_in, words_of(chat))) for chat in chats]
         messages = [
             [self._hidden(message) for message in self._messages(chat)]
             if is_odd
@@ -208,9 +194,9 @@ class ChatEncoder:
             for chat, is_odd in zip(chats, odd, strict=True)
         ]
         rendered = self._process.chats(messages) if chats else []
-        return _Batch(items, chats, odd, rendered)
+        return ItemBatch(items, chats, odd, rendered)
 
-    def _in_tokens(self, rendered: Future[_Batch]) -> _Batch:
+    def _in_tokens(self, rendered: Future[ItemBatch]) -> ItemBatch:
         batch = rendered.result()
         plain = [
             one.text
@@ -220,12 +206,12 @@ class ChatEncoder:
         batch.encodings = self._backend.encode_batch(plain, add_special_tokens=False)
         return batch
 
-    def _encode_batch(self, batch: _Batch) -> Iterator[Encoded | RowError]:
+    def _encode_batch(self, batch: ItemBatch) -> Iterator[Encoded | RowError]:
         of_chats = self._encode_chats(batch)
         for item in batch.items:
             yield self._passage(item) if isinstance(item, Passage) else next(of_chats)
 
-    def _encode_chats(self, batch: _Batch) -> Iterator[Encoded | RowError]:
+    def _encode_chats(self, batch: ItemBatch) -> Iterator[Encoded | RowError]:
         encodings = iter(batch.encodings)
         for chat, one, is_odd in zip(batch.chats, batch.rendered, batch.odd, strict=True):
             if one.refusal:
@@ -289,17 +275,6 @@ class ChatEncoder:
         )
 
 
-def _words(chat: Chat) -> Iterator[str]:
-    """All that people, models and tools said in a chat."""
-    for turn in chat:
-        yield turn.content
-        if turn.reasoning:
-            yield turn.reasoning
-        for call in turn.tool_calls:
-            yield call.name
-            yield call.arguments
-
-
 def _unlimited_backend(tokenizer: Any) -> Any:
     """The tokenizer proper; it must tell where in a text each token stands.
 
@@ -315,18 +290,6 @@ def _unlimited_backend(tokenizer: Any) -> Any:
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer.backend_tokenizer
-
-
-def _next_batch(items: Iterator[Item]) -> list[Item]:
-    batch: list[Item] = []
-    size = 0
-    for item in islice(items, _BATCH):
-        batch.append(item)
-        words = (item.text,) if isinstance(item, Passage) else (turn.content for turn in item)
-        size += sum(map(len, words))
-        if size > _BATCH_CHARACTERS:
-            break
-    return batch
 
 
 def _piece(tokens: Sequence[int]) -> Example:

@@ -42,6 +42,7 @@ def serve_command(options: Namespace) -> ExitCode:
         port = int(listener.getsockname()[1])
         app = _app(target, options.device)
         shown = f"[{options.host}]" if ":" in options.host else options.host
+        listener.listen()  # before the address is told: whoever connects at once waits, unrefused
         print(f"{target.name} answers at http://{shown}:{port}/v1, Ctrl-C ends it.", flush=True)
         _serve(Gate(app, options.host, port, token), listener)
     return ExitCode.DONE

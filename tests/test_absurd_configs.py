@@ -43,10 +43,10 @@ def test_an_absurd_size_is_refused_at_once(
     name: str, tiny_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = folder_saying(tmp_path / "model", tiny_folder("llama"), **{name: ABSURD[name]})
-    started = time.monotonic()
+    started = time.process_time()  # other processes may have the processor
     with pytest.raises(RequestError, match=name) as refusal:
         read_config(folder)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
     assert "whole number from 1 to" in refusal.value.advice
     report = Forecasts().report(Form(model="__other__", model_path=str(folder)).document())
     assert [error.message for error in report.errors] == [refusal.value.message]

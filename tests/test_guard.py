@@ -21,7 +21,7 @@ from qft_gui.guard import SECURITY_HEADERS, UPLOAD_CAP_BYTES, Guard, Message, Sc
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 SMALL_BODY_CAP_BYTES, SMALL_UPLOAD_CAP_BYTES = 64 * 1024, 1024**2
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 PREDICT, UPLOAD, JOIN = (f"/gradio_api/{name}" for name in ("run/predict", "upload", "queue/join"))
 JSON, MULTIPART = (
     f"Content-Type: {kind}" for kind in ("application/json", "multipart/form-data; boundary=limit")

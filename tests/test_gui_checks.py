@@ -67,7 +67,7 @@ def wish(file: Path, length: int = 256, model: str = "starter") -> DataWish:
 
 
 def until(look: Callable[[], Look], done: Callable[[Look], bool]) -> Look:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 100
     while not done(now := look()):
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)

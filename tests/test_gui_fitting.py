@@ -386,9 +386,9 @@ def test_a_config_that_cannot_be_read_is_a_sentence_at_once(
 def test_an_absurd_size_is_a_sentence_at_once(
     forecasts: Forecasts, tmp_path: Path, sizes: dict[str, int]
 ) -> None:
-    began = time.perf_counter()
+    began = time.process_time()  # other processes may have the processor
     now = page_of(forecasts, absurd_model(tmp_path / "model", **sizes))
-    assert time.perf_counter() - began < 0.2
+    assert time.process_time() - began < 0.2
     assert list(now.wrong) == ["model_path"]
     assert f"{next(iter(sizes.values())):,}" in now.waits[0]
     assert not now.is_reading

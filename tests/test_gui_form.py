@@ -236,7 +236,7 @@ def test_a_local_folder_is_read_in_the_background(
     monkeypatch.setattr(engine_commands, "inspect", lambda folder: shape.model_dump(mode="json"))
     (tmp_path / "model").mkdir()
     form = {"model": OTHER, "model_path": str(tmp_path / "model")}
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     first = now = frames(forecasts, **form)
     while now.is_reading and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -1,6 +1,7 @@
 """The Compare page while an answer is written, in a browser: `python -m benchmarks.compare_page`.
 
-Frames are timed with an empty conversation and with one of 10,000 tokens in each column. The page,
+Frames are timed with an empty conversation and with one of 10,000 tokens in each column, and how
+long after a click on Stop text still came, while that long one is on the page. The page,
 its server, the chat client and its pipes are the app's; only the model is a program that writes
 words at a steady pace, so that no model takes the processor from the browser.
 """
@@ -35,6 +36,7 @@ HISTORY_TOKENS = 10_000
 TOKENS_A_TURN = 1_000
 SETTLE_MS = 2000
 MEASURED_TOKENS = 200  # at 20 a second and side
+NUM_STOPS = 12
 TALKER = """
 import json, os, sys, threading, time
 stopped, requests, ready = set(), [], threading.Semaphore(0)
@@ -82,6 +84,24 @@ WATCH = """
   window.endWatch = () => { run = false; observer.disconnect(); return { frames, changes }; };
 }
 """  # noqa: E501
+# From a click on Stop to the last change of a reply, and to where one can ask again.
+STOP = """
+() => new Promise((resolve) => {
+  const button = document.querySelector('[data-do=stop]');
+  let last = 0;
+  const observer = new MutationObserver(() => { last = performance.now() - clicked; });
+  document.querySelectorAll('.q-cmp-talk .q-cmp-text').forEach((one) =>
+    observer.observe(one, { childList: true, characterData: true, subtree: true }));
+  const clicked = performance.now();
+  button.click();
+  const wait = () => {
+    if (!button.hidden) return setTimeout(wait, 5);
+    const idle = performance.now() - clicked;
+    setTimeout(() => { observer.disconnect(); resolve({ text: last, idle }); }, 1000);
+  };
+  wait();
+})
+"""
 
 
 @contextmanager
@@ -113,6 +133,19 @@ def served(folder: Path) -> Iterator[str]:
     room.close()
     server.should_exit = True
     thread.join(10)
+
+
+def open_compare(page: Any, url: str) -> None:
+    """Go to the Compare page; an app that was just opened may go to a page of its own first."""
+    page.goto(url)
+    settled = 0
+    while settled < 3:
+        if not page.get_by_label("Question", exact=True).is_visible():
+            settled = 0
+            page.get_by_role("tab", name="Compare", exact=True).click()
+        page.wait_for_timeout(500)
+        settled += 1
+    page.wait_for_selector("#cmp-right option:checked", state="attached")
 
 
 def ask(page: Any, tokens: int, system: str) -> None:
@@ -158,6 +191,33 @@ def measured(page: Any, turns: int) -> dict[str, Any]:
     }
 
 
+def stopped(page: Any, turns: int) -> dict[str, Any]:
+    """How soon a click on Stop is obeyed, at different moments of an answer."""
+    texts, idle = list[float](), list[float]()
+    for number in range(NUM_STOPS):
+        ask(page, MEASURED_TOKENS, "")
+        turns += 1
+        page.wait_for_function(
+            "turns => { const all = document.querySelectorAll('.q-cmp-talk .q-cmp-turn');"
+            " return all.length === turns"
+            " && all[turns - 1].querySelector('.q-cmp-text').textContent"
+            " && !document.querySelector('[data-do=stop]').hidden; }",
+            arg=turns,
+        )
+        page.wait_for_timeout(300 + 37 * number)
+        seen = page.evaluate(STOP)
+        texts.append(seen["text"])
+        idle.append(seen["idle"])
+        wait_for_end(page, turns)
+    return {
+        "stops": NUM_STOPS,
+        "last_text_median_ms": round(statistics.median(texts), 1),
+        "last_text_longest_ms": round(max(texts), 1),
+        "idle_median_ms": round(statistics.median(idle), 1),
+        "idle_longest_ms": round(max(idle), 1),
+    }
+
+
 def measure(chromium: str) -> dict[str, Any]:
     """Both conversations, in one window."""
     from playwright.sync_api import sync_playwright
@@ -171,9 +231,7 @@ def measure(chromium: str) -> dict[str, Any]:
             executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
         )
         page = browser.new_page(viewport={"width": 1280, "height": 860})
-        page.goto(url)
-        page.get_by_role("tab", name="Compare", exact=True).click()
-        page.wait_for_selector("#cmp-right option:checked", state="attached")
+        open_compare(page, url)
         empty = measured(page, 1)
         turns = 1
         while (turns - 1) * TOKENS_A_TURN < HISTORY_TOKENS:
@@ -182,8 +240,9 @@ def measure(chromium: str) -> dict[str, Any]:
             wait_for_end(page, turns)
         history = page.evaluate("document.querySelector('.q-cmp-talk').textContent.length")
         full = measured(page, turns + 1)
+        stop = stopped(page, turns + 1)
         browser.close()
-    return {"empty": empty, "long": full, "characters": history}
+    return {"empty": empty, "long": full, "characters": history, "stop": stop}
 
 
 def main() -> None:
@@ -205,7 +264,7 @@ def main() -> None:
         "history_tokens": HISTORY_TOKENS,
         **measure(chromium),
     }
-    for name in ("empty", "long"):
+    for name in ("empty", "long", "stop"):
         print(name, found[name])
     if options.save:
         write_json(options.save, found)

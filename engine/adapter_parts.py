@@ -223,7 +223,14 @@ def _base(folder: Path, document: Mapping[str, Any]) -> tuple[str, str | None]:
     if folder == run.export and is_file(run.spec_path):
         model = run.spec().model
         return model.source, model.revision
-    return str(document.get("base_model_name_or_path")), document.get("revision")
+    source = document.get("base_model_name_or_path")
+    if not source:
+        raise RequestError(
+            FIELD,
+            f"the adapter in {folder} does not say which model it belongs to.",
+            f"Write that model's name or folder as base_model_name_or_path into {ADAPTER_CONFIG}.",
+        )
+    return str(source), document.get("revision")
 
 
 def _damaged(path: Path) -> RequestError:

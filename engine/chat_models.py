@@ -19,17 +19,17 @@ from engine.chat_side import Side, have_one_base
 from engine.contract.device_lock import DeviceClaim, Purpose, claim_device
 from engine.contract.errors import RequestError
 from engine.fingerprint import TOLERANCE, probe_scores, recorded_base
+from engine.freed_memory import give_back_freed_memory, returning_large_blocks
 from engine.identity_proof import IdentityProof, Probed, prove
+from engine.memory.answering import needed_bytes
 from engine.memory.device_key import device_key
 from engine.memory.devices import choose_device
-from engine.meter import give_back_freed_memory
+from engine.memory.load_speed import keep_load_speed
 from engine.model import LoadedModel
 from engine.result import load_target
 from engine.target import Target
 
 Plan = Literal["alone", "shared", "resident", "swapped"]
-# Beside the weights: activations, and the words so far.
-_ROOM_BESIDE = 1.1
 _OTHER_ADAPTER = "other"
 
 
@@ -79,7 +79,6 @@ class ChatModels:
         self._key_of = key_of
         self._purpose: Purpose = purpose
         self._claim: DeviceClaim | None = None
-        self._claimed: str | None = None
         self._bytes_per_s: float | None = None
         self._device = torch.device("cpu")
         self.sides: dict[str, Side] = {}
@@ -90,15 +89,12 @@ class ChatModels:
         """How fast the last model was loaded; None before any was."""
         return self._bytes_per_s
 
-    def load(
-        self, targets: Mapping[str, Target], device: torch.device, *, share: bool = True
-    ) -> IdentityProof:
+    def load(self, targets: Mapping[str, Target], device: torch.device) -> IdentityProof:
         """Replace what is held, and prove that it is what it is said to be.
 
         Args:
             targets: One or two by side.
             device: Where to.
-            share: Whether a base may answer in the form that its adapter was trained beside.
 
         Raises:
             RequestError: One cannot be loaded, or is not what was recorded of it.
@@ -109,7 +105,7 @@ class ChatModels:
             self._claim_device(device, " and ".join(target.name for target in targets.values()))
             self._device = device
             self.sides = {name: Side.of(target) for name, target in targets.items()}
-            self.plan = self._choose_plan(share)
+            self.plan = self._choose_plan()
             if self.plan == "shared":
                 self._load_shared()
             return prove({name: self._probed(name) for name in self.sides})
@@ -155,7 +151,7 @@ class ChatModels:
         self.clear()
         if self._claim is not None:
             self._claim.release()
-        self._claim = self._claimed = None
+        self._claim = None
 
     def base_difference(self) -> float | None:
         """Nats by which a base that shares its adapter's form differs from its files, on the probe.
@@ -173,15 +169,16 @@ class ChatModels:
         key = self._key_of(str(device))
         if self._claim is not None:
             self._claim.release()
-        self._claim, self._claimed = claim_device(key, self._purpose, name), key
+        self._claim = claim_device(key, self._purpose, name)
 
-    def _choose_plan(self, share: bool) -> Plan:
+    def _choose_plan(self) -> Plan:
         sides = list(self.sides.values())
         if len(sides) == 1:
             return "alone"
-        if share and have_one_base(*sides):
+        if have_one_base(*sides):
             return "shared"
-        needed = _ROOM_BESIDE * sum(side.num_bytes for side in sides)
+        kind = "cuda" if self._device.type == "cuda" else "cpu"
+        needed = needed_bytes([side.memory for side in sides], kind)
         return "resident" if needed <= self._free_bytes(self._device) else "swapped"
 
     def _load_shared(self) -> None:
@@ -204,8 +201,9 @@ class ChatModels:
     def _probed(self, name: str) -> Probed:
         side = self.sides[name]
         loaded = self.use(name) if self.plan == "shared" else self._load_side(name)
-        side.scores = probe_scores(loaded)
-        return Probed(side.target, self.plan == "shared", side.scores)
+        scores, files = probe_scores(loaded), side.files_now()
+        side.scores, side.hashes = scores, files
+        return Probed(side.target, self.plan == "shared", side.form, files, scores)
 
     def _load_side(self, name: str) -> LoadedModel:
         if self.plan == "swapped":
@@ -221,7 +219,9 @@ class ChatModels:
         assert side.loaded is not None
         assert side.scores is not None
         now = probe_scores(side.loaded)
-        if now.shape != side.scores.shape or float((now - side.scores).abs().max()) > TOLERANCE:
+        same_files = side.files_now() == side.hashes
+        same_shape = now.shape == side.scores.shape
+        if not (same_files and same_shape and (now - side.scores).abs().max() <= TOLERANCE):
             self.unload()
             raise RequestError(
                 "messages", f"{side.target.name} changed since it was loaded.", "Load it anew."
@@ -233,8 +233,11 @@ class ChatModels:
         expected = side.num_bytes / rate if rate else None
         self._tell(Loading(name, side.target.name, self.plan, side.num_bytes, expected))
         started = time.perf_counter()
-        yield
-        self._bytes_per_s = side.num_bytes / max(1e-3, time.perf_counter() - started)
+        with returning_large_blocks():
+            yield
+        seconds = time.perf_counter() - started
+        self._bytes_per_s = side.num_bytes / max(1e-3, seconds)
+        keep_load_speed(side.num_bytes, seconds, choose_device(str(self._device)))
         _give_back()  # what laying out the weights needed for a moment
 
 

@@ -4,9 +4,10 @@
 ends it, and with it the memory that the models hold and the lock of its GPU. Every request has an
 `id`; its answers carry that and an `event`, and the last one is `end`.
 
-`{"op": "load", "b": TARGET, "a": TARGET or null, "runs": DIR, "device": "auto", "share": true}`
+`{"op": "load", "b": TARGET, "a": TARGET or null, "runs": DIR, "device": "auto"}`
     What answers, under the names `a` and `b`. `a` may be left out; null is the model that `b` was
     made from. `loading` comes before each model, then `loaded`, or `error`: then nothing answers.
+    Every `error` says with `loaded` whether models are still there.
 `{"op": "ask", "messages": {SIDE: [...]}, "system": TEXT, ...}`
     With the fields of `engine.sampling.Sampling`. One side after the other: `loading` where it has
     to be fetched, `text` at most ten times a second, `done`.
@@ -32,7 +33,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from engine.chat_models import ChatModels, Loading
-from engine.chat_side import FOUR_BIT
+from engine.chat_notes import notes_on
 from engine.contract.errors import RequestError, RequestErrors, mistakes
 from engine.contract.run_dir import default_runs
 from engine.conversation import Message, checked_messages, fitting_prompt
@@ -71,13 +72,17 @@ class ChatWorker:
 
     def _read(self, lines: TextIO) -> None:
         for line in lines:
-            request = _parse(line)
-            if request.get("op") == "stop":
-                self._stopped.add(_number_in(request, "target"))
-            else:
-                self._requests.put(request)
+            self.hear(line)
         # The caller is gone: end at once, whatever is being answered.
         os._exit(0)
+
+    def hear(self, line: str) -> None:
+        """Take a request in; one to stop works at once, whatever is being answered."""
+        request = _parse(line)
+        if request.get("op") == "stop":
+            self._stopped.add(_number_in(request, "target"))
+        else:
+            self._requests.put(request)
 
     def answer(self, request: dict[str, Any]) -> None:
         """Do what a request says; whatever is wrong with it is told, and the worker lives."""
@@ -86,7 +91,7 @@ class ChatWorker:
             self._do(request)
         except (RequestError, RequestErrors) as error:
             first = mistakes(error)[0]
-            self._send("error", **first.as_json())
+            self._complain(**first.as_json())
         except (KeyError, TypeError, ValueError) as error:
             self._malformed(error)
         except Exception as error:  # the last line of defence: told, never hidden
@@ -105,10 +110,14 @@ class ChatWorker:
             traceback.print_exception(error)
             message = f"This failed for a reason that is not known ({type(error).__name__})."
             advice = "Ask again, which loads the models anew; the log of the chat has the rest."
-        self._send("error", message=message, advice=advice)
+        self._complain(message=message, advice=advice)
 
     def _malformed(self, error: Exception) -> None:
-        self._send("error", message=f"The request is malformed: {str(error)[:200]}", advice="")
+        self._complain(message=f"The request is malformed: {str(error)[:200]}", advice="")
+
+    def _complain(self, **fields: str) -> None:
+        """Say what is wrong, and whether there is still somebody to answer the next question."""
+        self._send("error", **fields, loaded=bool(self.models.sides))
 
     def _do(self, request: dict[str, Any]) -> None:
         operation = request.get("op")
@@ -129,7 +138,7 @@ class ChatWorker:
         self.models.clear()
         device = choose_torch_device(str(request.get("device") or "auto"))
         targets = _targets_in(request)
-        proof = self.models.load(targets, device, share=request.get("share") is not False)
+        proof = self.models.load(targets, device)
         seconds = time.perf_counter() - started
         self._send("loaded", **self._loaded(proof, str(device)), seconds=round(seconds, 3))
 
@@ -145,6 +154,7 @@ class ChatWorker:
                 name: {
                     "name": side.target.name,
                     "form": side.form,
+                    "is_adapter": side.parts is not None,
                     "bytes": side.num_bytes,
                     "context": side.context,
                     "wait_s": side.num_bytes / rate if rate else None,
@@ -154,9 +164,9 @@ class ChatWorker:
             "base_form": base_form,
             "base_difference": models.base_difference(),
             "proof": proof.as_json(),
-            "different": proof.different,
+            "different": proof.verdict == "different",
             "largest_difference": proof.largest_difference,
-            "notes": _notes(models, proof),
+            "notes": notes_on(models, proof),
         }
 
     def _ask(self, request: Mapping[str, Any]) -> None:
@@ -243,26 +253,6 @@ def _targets_in(request: Mapping[str, Any]) -> dict[str, Target]:
         name: find_target(str(text), runs) if text else find_base(str(found["b"]), runs)
         for name, text in found.items()
     }
-
-
-def _notes(models: ChatModels, proof: IdentityProof) -> list[str]:
-    """What a person should know of these two, in sentences."""
-    sides = models.sides
-    notes: list[str] = []
-    if models.plan == "shared" and any(side.parts is None for side in sides.values()):
-        form = next(iter(sides.values())).form
-        if form == FOUR_BIT:
-            notes.append("The original answers from its weights in 4 bits, as the adapter knew it.")
-    if models.plan == "swapped":
-        notes.append("Both do not fit into memory together: each is loaded when it is asked.")
-    notes += [
-        f"Of {sides[name].target.name} there is no record to compare it with."
-        for name, one in proof.sides.items()
-        if one.same_as_recorded is None
-    ]
-    if len(sides) == 2 and not proof.different:
-        notes.append("Both sides are the same model.")
-    return notes
 
 
 def main() -> None:

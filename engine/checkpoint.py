@@ -53,9 +53,20 @@ class Restored:
 
 
 def save_checkpoint(
-    run: RunDir, attempt: int, progress: Progress, state: dict[str, Tensor]
+    run: RunDir,
+    attempt: int,
+    progress: Progress,
+    state: dict[str, Tensor],
+    record: Callable[[Path], None] | None = None,
 ) -> Path:
     """Commit a checkpoint and prune old ones.
+
+    Args:
+        run: The run folder.
+        attempt: Number of this attempt.
+        progress: What the loop has to remember.
+        state: Of the method.
+        record: Called with the folder once the state is in it; what it writes is part of it.
 
     Raises:
         OSError: The disk is full or failing; older checkpoints are untouched.
@@ -68,12 +79,14 @@ def save_checkpoint(
             save_file({key: value.contiguous() for key, value in state.items()}, draft / _STATE)
         sync_file(draft / _STATE)
         write_whole(draft / _PROGRESS, json.dumps(progress.__dict__).encode())
+        if record is not None:
+            record(draft)
         manifest = {
             "format": FORMAT,
             "run": run.name,
             "attempt": attempt,
             "step": progress.step,
-            "files": {name: _fingerprint(draft / name) for name in (_STATE, _PROGRESS)},
+            "files": {file.name: _fingerprint(file) for file in sorted(draft.iterdir())},
         }
         write_whole(draft / _MANIFEST, json.dumps(manifest, indent=2).encode())
         sync_folder(draft)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,6 @@ from engine.contract.bundled import sample_datasets
 from engine.contract.errors import RequestError
 from engine.contract.run_dir import RunDir
 from engine.contract.spec import DataSpec, RunSpec
-from engine.data.chat import Example
 from engine.data.source import dataset_path, dataset_sha256, is_hub_dataset
 from engine.data.token_store import StoredExamples
 from engine.data.tokenized import tokenize_data
@@ -40,7 +38,7 @@ class DataToJudge:
     length: int
     most_rows: int | None
 
-    def examples(self, loaded: LoadedModel) -> Sequence[Example]:
+    def examples(self, loaded: LoadedModel) -> StoredExamples:
         """The examples in the tokens of a model, cut to what it reads.
 
         Raises:

@@ -37,7 +37,7 @@ def export_model(run: RunDir, loaded: LoadedModel, method: Method) -> Path:
     draft.mkdir()
     try:
         with disk_errors():
-            _write(draft, loaded, method)
+            write_result(draft, loaded, method)
             _write_card(run, draft, loaded, method)
             record_result(draft, loaded)
         for file in draft.iterdir():
@@ -71,7 +71,17 @@ def _clean_up(run: RunDir) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _write(folder: Path, loaded: LoadedModel, method: Method) -> None:
+def write_result(folder: Path, loaded: LoadedModel, method: Method) -> None:
+    """Write what a method holds, with its tokenizer: a whole model, or an adapter.
+
+    Args:
+        folder: Where to; it is empty.
+        loaded: The model that it was made from.
+        method: What was trained.
+
+    Raises:
+        SafetensorError: The disk is full or failing.
+    """
     if isinstance(method, LoraMethod):
         from engine.adapter_folder import write_adapter
 

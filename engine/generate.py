@@ -10,13 +10,11 @@ import torch
 from transformers import StoppingCriteriaList
 
 from engine.conversation import fitting_prompt
+from engine.memory.answering import PROMPT_PART
 from engine.pieces import Interrupted, Pieces, StopBetweenTokens, stopping_within_passes
 from engine.sampling import Sampling
 
 StopReason = Literal["end", "length", "stop"]
-# A longer prompt goes through the model in parts: memory stays small, and a stop is heard sooner.
-# The size is fixed, since rounding depends on it: the same question has the same answer.
-PROMPT_PART = 256
 
 
 @dataclass(frozen=True)

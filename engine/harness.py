@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from logging import ERROR, getLogger
 from pathlib import Path
@@ -158,10 +159,20 @@ def _version() -> str:
 
 
 def _manager(tasks: list[str], folder: Path | None) -> Any:
-    """The harness's index, in which every task is and can be made."""
+    """The harness's index, in which every task is and can be made.
+
+    The index of its own tasks takes ten seconds to make; where a folder has all, it is not needed.
+    """
     from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
-    manager = TaskManager(include_path=None if folder is None else str(folder))
+    include = None if folder is None else str(folder)
+    if include is not None:
+        manager = TaskManager(include_path=include, include_defaults=False)
+        if all(manager.match_tasks([name]) for name in tasks):
+            with suppress(*_NO_TASK):  # may build on tasks of the harness: those come below
+                manager.load(tasks)
+                return manager
+    manager = TaskManager(include_path=include)
     unknown = [name for name in tasks if not manager.match_tasks([name])]
     if unknown:
         raise RequestError(
@@ -189,14 +200,16 @@ def _evaluate(
     limit: int | None,
     chat_template: bool,
 ) -> dict[str, Any]:
-    from lm_eval import simple_evaluate  # pyright: ignore[reportMissingImports]
-    from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
-
     from engine.result import load_target
 
+    # By name, since an extra may be missing, and its decorators hide what the functions take.
+    harness: Any = import_module("lm_eval")
+    huggingface: Any = import_module("lm_eval.models.huggingface")
     loaded = load_target(target, device)
-    model = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=BATCH_SIZE)
-    return simple_evaluate(
+    model = huggingface.HFLM(
+        pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=BATCH_SIZE
+    )
+    return harness.simple_evaluate(
         model=model,
         tasks=list(tasks),
         task_manager=manager,

@@ -1,28 +1,39 @@
-"""Proof that two sides are the models they are said to be, before either answers.
+"""Proof that sides are the models they are said to be, before any answers.
 
-Each is asked for its scores after a fixed text. A base has to give those that its run recorded
-before the first step, a result those that were recorded when it was written; and the two sides are
-compared with each other.
+Each is asked for its scores on a fixed text, and its weight files are looked at. A base has to be
+what its run recorded before the first step, a result or a checkpoint what was recorded when it was
+written: the files exactly, the scores within rounding. Since a model that was tuned a little is
+within rounding of its base, each side also has to be nearer to its own record than to those that it
+could be mistaken for; and two sides that are two models on record must not give the same scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
+from engine.chat_side import Hashes
 from engine.contract.errors import RequestError
 from engine.fingerprint import (
+    SAME_RECORD,
     TOLERANCE,
     Fingerprint,
-    hash_of_tensors,
     recorded_base,
     recorded_result,
 )
-from engine.result import model_folder
+from engine.memory.answering import FOUR_BIT
 from engine.target import Target, same_model
+
+# What two sides are to each other: two models; the same scores, with or without records that say
+# so; or a difference that rounding can make, with no record to decide.
+Verdict = Literal["alone", "different", "unchanged", "alike", "unclear"]
+# Nats. One device gives one model in one form the same scores each time.
+_SAME_SCORES = 1e-4
+# Nats. The starter's scores in 4 bits differ from those in bfloat16 by up to 1.5.
+_FOUR_BIT_ROUNDING = 4.0
 
 
 @dataclass(frozen=True)
@@ -32,20 +43,52 @@ class Probed:
     Attributes:
         target: What it is said to be.
         beside_adapter: Whether it is in the form that an adapter was trained beside.
+        form: How its weights are kept.
+        files: As `engine.chat_side.Side.files_now` gives them.
         scores: As `engine.fingerprint.probe_scores` gives them.
     """
 
     target: Target
     beside_adapter: bool
+    form: str
+    files: Hashes
     scores: Tensor
 
 
 @dataclass(frozen=True)
-class SideProof:
-    """Whether one side is what was recorded of it; `difference` in nats; None without a record."""
+class Record:
+    """What was written down of one side.
 
-    same_as_recorded: bool | None
-    difference: float | None
+    Attributes:
+        fingerprint: Itself.
+        said_by: What it is of, such as `the model that RUN began with`.
+        is_exact: Whether the model had the digits that it is stored in. One that was trained whole
+            had more: storing it can take back most of what little it learned.
+    """
+
+    fingerprint: Fingerprint
+    said_by: str
+    is_exact: bool = True
+
+
+@dataclass(frozen=True)
+class SideProof:
+    """What is known of one side.
+
+    Attributes:
+        record: What it was compared with, and is; None without a record.
+        difference: From that, in nats.
+        told_apart: Whether it is nearer to its record than to all that it could be mistaken for;
+            None if there is nothing to tell it from.
+    """
+
+    record: str | None = None
+    difference: float | None = None
+    told_apart: bool | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As the `loaded` event carries it."""
+        return {**vars(self), "same_as_recorded": True if self.record else None}
 
 
 @dataclass(frozen=True)
@@ -53,29 +96,30 @@ class IdentityProof:
     """What was found.
 
     Attributes:
-        same_as_recorded: Every side that has a record is what it was; None if none has one.
+        verdict: What the sides are to each other.
         largest_difference: Of the sides' log-probabilities, in nats; 0 for a single side, None
             for two vocabularies, whose words cannot be compared.
         sides: By side.
     """
 
-    same_as_recorded: bool | None
+    verdict: Verdict
     largest_difference: float | None
     sides: Mapping[str, SideProof]
 
     @property
-    def different(self) -> bool:
-        """Whether there are two sides, and two models."""
-        return self.largest_difference != 0
+    def same_as_recorded(self) -> bool | None:
+        """Whether every side is what was recorded of it; None where one has no record."""
+        return True if all(side.record for side in self.sides.values()) else None
 
     def as_json(self) -> dict[str, Any]:
         """As the `loaded` event carries it."""
         return {
             "same_as_recorded": self.same_as_recorded,
             "largest_difference": self.largest_difference,
-            "different": self.different,
+            "verdict": self.verdict,
+            "different": self.verdict == "different",
             "tolerance": TOLERANCE,
-            "sides": {name: dict(vars(side)) for name, side in self.sides.items()},
+            "sides": {name: side.as_json() for name, side in self.sides.items()},
         }
 
 
@@ -86,46 +130,124 @@ def prove(probed: Mapping[str, Probed]) -> IdentityProof:
         probed: One or two sides by name.
 
     Raises:
-        RequestError: One is not what was recorded of it.
+        RequestError: One is not what was recorded of it, or is another than it is said to be.
     """
-    others = {name: [one for key, one in probed.items() if key != name] for name in probed}
-    sides = {name: _side(name, one, others[name]) for name, one in probed.items()}
-    known = [side.same_as_recorded for side in sides.values() if side.same_as_recorded is not None]
-    return IdentityProof(all(known) if known else None, _largest_difference(probed), sides)
+    records = {name: _record_of(one, _others(probed, name)) for name, one in probed.items()}
+    sides: dict[str, SideProof] = {}
+    for name, one in probed.items():
+        record = records[name]
+        if record is None:
+            sides[name] = SideProof()
+            continue
+        _refuse_other_files(name, one, record)
+        difference = _refuse_other_scores(name, one, record)
+        told = _told_apart(name, one, record, _foils(name, one, records))
+        sides[name] = SideProof(record.said_by, difference, told)
+    far = _largest_difference(probed)
+    return IdentityProof(_verdict(probed, records, sides, far), far, sides)
 
 
-def _side(name: str, one: Probed, others: list[Probed]) -> SideProof:
-    recorded, said_by = _record_of(one, others)
-    if recorded is None:
-        return SideProof(None, None)
-    folder = one.target.folder if one.target.kind != "model" else model_folder(one.target)
-    assert folder is not None
-    difference = recorded.difference(one.scores)
-    if recorded.tensors != hash_of_tensors(folder) or not difference <= TOLERANCE:
+def _others(probed: Mapping[str, Probed], name: str) -> list[Target]:
+    return [one.target for key, one in probed.items() if key != name]
+
+
+def _record_of(one: Probed, others: Sequence[Target]) -> Record | None:
+    target = one.target
+    if target.kind != "model":
+        return _result_record(target)
+    runs = [other.run for other in others if other.run is not None and _began(other, target)]
+    if target.original_of is not None:
+        # An original is that of its own run, but under an adapter it has the form of that one's.
+        runs.insert(len(runs) if one.beside_adapter else 0, target.original_of)
+    for run in runs:
+        recorded = recorded_base(run, as_trained=one.beside_adapter)
+        if recorded is not None:
+            return Record(recorded, f"the model that {run.name} began with")
+    return _result_record(target)
+
+
+def _began(tuned: Target, base: Target) -> bool:
+    try:
+        return same_model(tuned.base(), base)
+    except RequestError:  # what it was made from is gone, so this is another
+        return False
+
+
+def _result_record(target: Target) -> Record | None:
+    found = recorded_result(target.folder) if target.folder is not None else None
+    if found is None:
+        return None
+    said = "the result that its run wrote"
+    if target.step is not None:
+        said = f"what its run held at step {target.step}"
+    return Record(found, said, is_exact=target.is_adapter)
+
+
+def _foils(name: str, one: Probed, records: Mapping[str, Record | None]) -> list[Record]:
+    """What it could be mistaken for: the other side, and what it was made from."""
+    found = [record for key, record in records.items() if key != name and record is not None]
+    run = one.target.run
+    if run is not None:
+        base = recorded_base(run, as_trained=one.target.is_adapter)
+        if base is not None:
+            found.append(Record(base, f"the model that {run.name} began with"))
+    return found
+
+
+def _refuse_other_files(name: str, one: Probed, record: Record) -> None:
+    target, run = one.target, one.target.run
+    if record.fingerprint.files != one.files.own:
         raise RequestError(
             name,
-            f"{one.target.name} is not {said_by}: on a fixed text its scores differ by "
-            f"{difference:.2f} nats, where up to {TOLERANCE:g} would be rounding.",
-            "Its files were changed; get them anew, or train again.",
+            f"{target.name} is not {record.said_by}: its weight files are others.",
+            "Get them anew, or train again.",
         )
-    return SideProof(True, difference)
+    base = recorded_base(run, as_trained=False) if run is not None else None
+    if run is not None and base is not None and one.files.base not in (None, base.files):
+        raise RequestError(
+            name,
+            f"the model under {target.name} is not the model that {run.name} began with: its "
+            "weight files are others.",
+            "Get them anew, or train again.",
+        )
 
 
-def _record_of(one: Probed, others: list[Probed]) -> tuple[Fingerprint | None, str]:
-    target = one.target
-    if target.step is not None:
-        return None, ""
-    if target.kind != "model":
-        assert target.folder is not None
-        return recorded_result(target.folder), "the result that its run wrote"
-    for other in others:
-        run = other.target.run
-        if run is not None and same_model(other.target.base(), target):
-            recorded = recorded_base(run, as_trained=one.beside_adapter)
-            return recorded, f"the model that {run.name} began with"
-    folder = target.folder
-    recorded = recorded_result(folder) if folder is not None else None
-    return recorded, "the result that its run wrote"
+def _refuse_other_scores(name: str, one: Probed, record: Record) -> float:
+    difference = record.fingerprint.difference(one.scores)
+    if not difference <= TOLERANCE:
+        raise RequestError(
+            name,
+            f"{one.target.name} is not {record.said_by}: on a fixed text its scores differ by "
+            f"{difference:.2f} nats, where up to {TOLERANCE:g} would be rounding.",
+            "Load it again; if that does not help, get its files anew.",
+        )
+    return difference
+
+
+def _told_apart(name: str, one: Probed, record: Record, foils: Sequence[Record]) -> bool | None:
+    """Whether it is nearer to its own record than to each of these; None if there are none.
+
+    Raises:
+        RequestError: It is another one.
+    """
+    near = record.fingerprint.distance(one.scores)
+    told: list[bool] = []
+    for foil in foils:
+        far, apart = (
+            foil.fingerprint.distance(one.scores),
+            record.fingerprint.apart(foil.fingerprint),
+        )
+        # Noise is spread over many words: it hides only a difference that is much smaller.
+        decided = apart > max(SAME_RECORD, min(near, far) / 2)
+        if decided and far <= near and record.is_exact:
+            raise RequestError(
+                name,
+                f"{one.target.name} answers as {foil.said_by}: on a fixed text its scores are "
+                f"{far:.3f} nats from that, and {near:.3f} from its own record.",
+                "Load it again; if that does not help, get its files anew.",
+            )
+        told.append(decided and near < far)
+    return all(told) if told else None
 
 
 def _largest_difference(probed: Mapping[str, Probed]) -> float | None:
@@ -133,3 +255,41 @@ def _largest_difference(probed: Mapping[str, Probed]) -> float | None:
         return 0.0
     one, other = (side.scores for side in probed.values())
     return float((one - other).abs().max()) if one.shape == other.shape else None
+
+
+def _verdict(
+    probed: Mapping[str, Probed],
+    records: Mapping[str, Record | None],
+    sides: Mapping[str, SideProof],
+    far: float | None,
+) -> Verdict:
+    if len(probed) < 2:
+        return "alone"
+    if far is None:
+        return "different"
+    one, other = probed.values()
+    if far > _SAME_SCORES:
+        by_record = all(records.values()) and any(side.told_apart for side in sides.values())
+        return "different" if by_record or far > _rounding(one.form, other.form) else "unclear"
+    first, second = records.values()
+    if first is None or second is None:
+        return "alike"
+    if _one_on_record(first.fingerprint, second.fingerprint):
+        return "unchanged"
+    raise RequestError(
+        list(probed)[-1],
+        f"{one.target.name} and {other.target.name} give the same scores on a fixed text, although "
+        "they are two models on record.",
+        "Load them again; if that does not help, get their files anew.",
+    )
+
+
+def _rounding(one: str, other: str) -> float:
+    """Nats that two forms of one model may differ by."""
+    if one == other:
+        return _SAME_SCORES
+    return _FOUR_BIT_ROUNDING if FOUR_BIT in (one, other) else TOLERANCE
+
+
+def _one_on_record(one: Fingerprint, other: Fingerprint) -> bool:
+    return one.files == other.files or one.apart(other) <= SAME_RECORD

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from engine.contract.bundled import sample_datasets
-from engine.data.chat import Example
+from engine.data.token_store import StoredExamples
 from engine.data_to_judge import DataToJudge
 from engine.example_losses import ExampleLosses, example_losses
-from engine.meter import give_back_freed_memory
+from engine.freed_memory import give_back_freed_memory
 from engine.model import LoadedModel
 from engine.paired_difference import Difference, difference_of_means, difference_of_shares
 from engine.result import adapter_of, load_target
@@ -60,6 +60,7 @@ class Judgement:
         name: Of the target.
         data: Which rows.
         length: Longest example, in tokens.
+        rows: Content hash of the row that each example is from.
         base: The model before training; None where the target was made from no other.
         tuned: The model after; None where the target was made from no other.
     """
@@ -67,6 +68,7 @@ class Judgement:
     name: str
     data: DataToJudge
     length: int
+    rows: np.ndarray
     base: Measured | None
     tuned: Measured | None
 
@@ -83,7 +85,7 @@ class Judgement:
         if self.base is None or self.tuned is None:
             return None
         before, after = self.base.losses, self.tuned.losses
-        return difference_of_means(before.nats, after.nats, after.num_targets)
+        return difference_of_means(before.nats, after.nats, after.num_targets, self.rows)
 
     @property
     def moved_hits(self) -> Difference | None:
@@ -114,6 +116,7 @@ class Judgement:
                 "mean_nats": difference.value,
                 **difference.bounds(),
                 "num_examples": len(own.losses.nats),
+                "num_rows": len(np.unique(self.rows)),
             },
             "scorer": self._scorer_json(),
         }
@@ -154,7 +157,7 @@ def judge(target: Target, data: DataToJudge, device: torch.device, progress: Pro
     Raises:
         RequestError: Target or data cannot be used.
     """
-    examples: Sequence[Example] | None = None
+    examples: StoredExamples | None = None
     found: dict[Side, Measured] = {}
     length = 0
     progress.begin("loading", None)
@@ -166,7 +169,10 @@ def judge(target: Target, data: DataToJudge, device: torch.device, progress: Pro
         found[side] = Measured(side, form, losses, _hits(loaded, side, data, progress))
         del loaded  # before the next one is loaded
         progress.begin("loading", None)
-    return Judgement(target.name, data, length, found.get("base"), found.get("tuned"))
+    assert examples is not None, "one side is measured always"
+    return Judgement(
+        target.name, data, length, examples.keys, found.get("base"), found.get("tuned")
+    )
 
 
 def _sides(target: Target, device: torch.device) -> Iterator[tuple[Side, Form, LoadedModel]]:

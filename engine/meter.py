@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import os
 import sys
 import threading
@@ -84,15 +82,6 @@ class StepPeak:
         self._steps_left -= 1
         if not self._steps_left:
             self._report(self.peak_bytes)
-
-
-def give_back_freed_memory() -> None:
-    """Return what loading freed to the system; glibc would keep it."""
-    gc.collect()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
 
 
 class MemorySampler(threading.Thread):

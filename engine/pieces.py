@@ -20,6 +20,10 @@ class Interrupted(Exception):
 class Pieces(BaseStreamer):
     """Turns tokens into pieces of text that never end inside a character.
 
+    Each piece is what a token adds to the text of the piece before, so that a long reply costs no
+    more per token than a short one. A token's text on its own would lack the space before it in
+    some tokenizers, and the first bytes of a character in others.
+
     Args:
         tokenizer: Whose tokens they are.
         on_text: Called with each piece; all together are the reply.
@@ -30,6 +34,9 @@ class Pieces(BaseStreamer):
         self._on_text = on_text
         self._prompt_is_there = False
         self._started = time.perf_counter()
+        self._window = 0  # where the tokens of the last piece begin
+        self._told = 0  # where those begin that are in no piece yet
+        self._last = ""  # the text of those between
         self.tokens: list[int] = []
         self.text = ""
         self.first_token_s = 0.0
@@ -42,26 +49,34 @@ class Pieces(BaseStreamer):
         if not self.tokens:
             self.first_token_s = self.seconds
         self.tokens.extend(value.flatten().tolist())
-        text = self._decoded()
-        if text.startswith(self.text) and not text.endswith("\ufffd"):
+        text = self._decoded(self._window)
+        if not text.endswith("\ufffd"):
             self._tell(text)
 
     def end(self) -> None:
         """What was held back, but for the first bytes of a character that was cut."""
-        self._tell(self._decoded().rstrip("\ufffd"))
+        self._tell(self._decoded(self._window).rstrip("\ufffd"))
 
     @property
     def seconds(self) -> float:
         """Since the question."""
         return time.perf_counter() - self._started
 
-    def _decoded(self) -> str:
-        return self._tokenizer.decode(self.tokens, skip_special_tokens=True)
+    def _decoded(self, start: int) -> str:
+        return self._tokenizer.decode(self.tokens[start:], skip_special_tokens=True)
 
     def _tell(self, text: str) -> None:
-        piece, self.text = text[len(self.text) :], text
-        if piece:
-            self._on_text(piece)
+        piece = text.removeprefix(self._last)
+        if not text.startswith(self._last):
+            # A byte that fits to none spoils those before it too, in some tokenizers: too late.
+            piece = self._decoded(self._told).rstrip("\ufffd")
+        if not piece:
+            # A token without text, such as one that ends a turn, is no place to begin a window at.
+            return
+        self._window, self._told = self._told, len(self.tokens)
+        self._last = self._decoded(self._window)
+        self.text += piece
+        self._on_text(piece)
 
 
 class StopBetweenTokens(StoppingCriteria):

@@ -25,10 +25,11 @@ from engine.data.tokenized import TokenizedData, tokenize_data
 from engine.data.training_batches import TrainingBatches
 from engine.expectation import Expectation, expect
 from engine.fingerprint import Fingerprint, fingerprint_of, record_base
+from engine.freed_memory import give_back_freed_memory
 from engine.live_tensors import live_tensors
 from engine.memory.devices import choose_device
 from engine.memory.estimate import Forecast
-from engine.meter import MEASURED_STEPS, give_back_freed_memory
+from engine.meter import MEASURED_STEPS
 from engine.methods import METHODS
 from engine.methods.protocol import Method
 from engine.model import LoadedModel, choose_torch_device, fetch_model, load_model
@@ -156,6 +157,19 @@ def prepare_new(
     shape = find_shape(reference, spec.model.revision)
     expected = expect(spec, shape, choose_device(str(device)), order.widest)
     events.emit("memory", of="forecast", **expected.fields())
+    method = _laid_out(spec, loaded, device, events)
+    prompts = _prompts(spec, data.dataset)
+    evaluation = StoredExamples(data.store, data.evaluation.numbers[:MOST_EVALUATED])
+    return Prepared(
+        *(spec, device, loaded, method, data.training, order, evaluation, prompts),
+        Progress(),
+        expected,
+        len(data.store),
+    )
+
+
+def _laid_out(spec: RunSpec, loaded: LoadedModel, device: torch.device, events: Listener) -> Method:
+    """The method with the model's weights in its own layout, on the device."""
     if spec.train.activation_checkpointing is True:
         recompute_activations(loaded.model)
     method = METHODS[spec.method.kind]()
@@ -164,21 +178,7 @@ def prepare_new(
     loaded.model.train()
     _look_at(loaded.model, spec)
     give_back_freed_memory()
-    prompts = _prompts(spec, data.dataset)
-    evaluation = StoredExamples(data.store, data.evaluation.numbers[:MOST_EVALUATED])
-    return Prepared(
-        spec,
-        device,
-        loaded,
-        method,
-        data.training,
-        order,
-        evaluation,
-        prompts,
-        Progress(),
-        expected,
-        len(data.store),
-    )
+    return method
 
 
 def training_batches(

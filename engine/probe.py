@@ -9,15 +9,18 @@ from typing import Any
 
 import torch
 
+from engine.contract.device_lock import claim_device
 from engine.contract.events import EventKind
 from engine.contract.model_source import resolve_model
 from engine.contract.spec import RunSpec
 from engine.memory.calibration import parting_sentence
+from engine.memory.device_key import device_key
 from engine.memory.devices import Device, choose_device
 from engine.memory.estimate import Forecast, runtime_bytes
 from engine.memory.machine_rates import rates_of
 from engine.memory.step_time import StepTime, TotalTime, total_time, tried_step_time
 from engine.meter import MEASURED_STEPS, StepPeak
+from engine.model import choose_torch_device
 from engine.out_of_memory import is_out_of_memory, what_ran_out
 from engine.preparation import Prepared, prepare_new
 from engine.request import complete
@@ -115,9 +118,15 @@ def probe(spec: RunSpec) -> Probe:
         RequestErrors: Several of them.
         NonFiniteError: Loss or gradient is no number.
         ProbeOutOfMemory: Memory ran out.
+        DeviceBusyError: Another process has the GPU.
     """
     device = choose_device(spec.train.device)  # before the model takes what is free
     spec = complete(spec)
+    with claim_device(device_key(str(choose_torch_device(spec.train.device))), "a trial"):
+        return _tried(spec, device)
+
+
+def _tried(spec: RunSpec, device: Device) -> Probe:
     where = "while loading"
     try:
         notices = _Notices()

@@ -21,6 +21,7 @@ from engine.contract.run_dir import RunDir, find_run
 FIELD = "TARGET"
 _STEP_FOLDER = re.compile(r"step-(\d{6,})")
 _RUN_AT_STEP = re.compile(r"(.+)@(\d{1,9})")
+_AT_BASE = "@base"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Target:
         revision: The commit on the hub of that model, or of the model itself.
         step: Of a run's checkpoint; None for its result.
         reference: Of a whole model, what it is called.
+        original_of: The run that is said to have begun with this model, where a run names it.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Target:
     revision: str | None = None
     step: int | None = None
     reference: ModelReference | None = None
+    original_of: RunDir | None = None
 
     @property
     def is_tuned(self) -> bool:
@@ -65,11 +68,18 @@ class Target:
         Raises:
             RequestError: It is none that was made from another.
         """
+        if self.base_source is None and self.kind == "adapter":
+            raise RequestError(
+                FIELD,
+                f"the adapter in {self.folder} does not say which model it belongs to.",
+                f"Write that model's name or folder as base_model_name_or_path into "
+                f"{ADAPTER_CONFIG}.",
+            )
         if self.base_source is None:
             raise RequestError(
                 FIELD, f"{self.name} was made from no other model.", "Name a run, or leave --base."
             )
-        return _model(self.base_source, self.revision)
+        return _model(self.base_source, self.revision, self.run)
 
 
 def find_target(text: str, runs: Path) -> Target:
@@ -77,7 +87,8 @@ def find_target(text: str, runs: Path) -> Target:
 
     Args:
         text: A run's name or folder; that with `@STEP`, or the folder of one of its checkpoints;
-            a model folder, an adapter's folder, a catalogue name, a hub id, or `starter`.
+            that with `@base` for the model that the run began with; a model folder, an adapter's
+            folder, a catalogue name, a hub id, or `starter`.
         runs: Folder that holds all runs.
 
     Raises:
@@ -88,7 +99,12 @@ def find_target(text: str, runs: Path) -> Target:
     folder = typed_path(text)
     if folder.name == "export" and _found(str(folder.parent), runs) is not None:
         text = str(folder.parent)
-    return _checkpoint_of(text, runs) or _run(text, runs) or _model(text, None)
+    return (
+        checkpoint_of(text, runs)
+        or _original_of(text, runs)
+        or _run(text, runs)
+        or _model(text, None)
+    )
 
 
 def _run(text: str, runs: Path) -> Target | None:
@@ -113,13 +129,29 @@ def find_base(text: str, runs: Path) -> Target:
     """
     run = _found(text, runs)
     if run is not None:
-        model = run.spec().model
-        return _model(model.source, model.revision)
+        return _base_of(run)
     target = find_target(text, runs)
     return target.base() if target.is_tuned else target
 
 
-def _checkpoint_of(text: str, runs: Path) -> Target | None:
+def _original_of(text: str, runs: Path) -> Target | None:
+    if not text.endswith(_AT_BASE) or _found(text, runs) is not None:
+        return None
+    run = _found(text.removesuffix(_AT_BASE), runs)
+    return _base_of(run) if run is not None else None
+
+
+def _base_of(run: RunDir) -> Target:
+    model = run.spec().model
+    return _model(model.source, model.revision, run)
+
+
+def checkpoint_of(text: str, runs: Path) -> Target | None:
+    """The checkpoint that a name means; None where it means no run's.
+
+    Raises:
+        RequestError: That run has no such checkpoint.
+    """
     folder = typed_path(text)
     inside = _STEP_FOLDER.fullmatch(folder.name)
     if inside and folder.parent.name == "checkpoints":
@@ -159,14 +191,21 @@ def _found(text: str, runs: Path) -> RunDir | None:
         return None
 
 
-def _model(source: str, revision: str | None) -> Target:
+def _model(source: str, revision: str | None, original_of: RunDir | None = None) -> Target:
     reference = resolve_model(source)
     folder = reference.folder
     if folder is not None and is_adapter_folder(folder):
         document: dict[str, Any] = as_object(read_json(folder / ADAPTER_CONFIG)) or {}
         base, of_base = document.get("base_model_name_or_path"), document.get("revision")
         return Target(reference.name, folder, "adapter", None, str(base) if base else None, of_base)
-    return Target(reference.name, folder, "model", revision=revision, reference=reference)
+    return Target(
+        reference.name,
+        folder,
+        "model",
+        revision=revision,
+        reference=reference,
+        original_of=original_of,
+    )
 
 
 def same_model(one: Target, other: Target) -> bool:

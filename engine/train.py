@@ -13,6 +13,7 @@ from engine.contract.events import EventWriter
 from engine.contract.run_dir import RunDir
 from engine.evaluate import held_out_loss, sample_replies
 from engine.export import export_model
+from engine.fingerprint import record_result
 from engine.forecast_check import ForecastCheck
 from engine.meter import StepPeak
 from engine.methods.protocol import StepReport
@@ -158,7 +159,11 @@ class Trainer:
         self._phase("saving")
         try:
             save_checkpoint(
-                self.run, self.attempt, self.progress, self.prepared.method.state_dict()
+                self.run,
+                self.attempt,
+                self.progress,
+                self.prepared.method.state_dict(),
+                lambda folder: record_result(folder, self.prepared.loaded),
             )
         except OSError as error:
             self.events.emit(

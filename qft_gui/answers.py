@@ -28,6 +28,9 @@ class Proof:
         forms: How each side's weights are kept, such as `4-bit`.
         waits_s: How long each side takes to come into memory, where they take turns.
         base_difference: Of a base in 4 bits from its files, on the fixed text, in nats.
+        adapters: The sides that answer with an adapter.
+        verdict: What the two are to each other, as `engine.identity_proof.Verdict` has it.
+        recorded: The sides that have a record, and are what it says.
     """
 
     different: bool
@@ -39,11 +42,18 @@ class Proof:
     forms: Mapping[Side, str] = field(default_factory=dict[Side, str])
     waits_s: Mapping[Side, float | None] = field(default_factory=dict[Side, float | None])
     base_difference: float | None = None
+    adapters: frozenset[Side] = frozenset()
+    verdict: str = ""
+    recorded: tuple[Side, ...] = ()
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One side's answer so far; times in seconds."""
+    """One side's answer so far; times in seconds.
+
+    Attributes:
+        fingerprint: Of the weights that gave it, if they have a record.
+    """
 
     text: str = ""
     seconds: float | None = None
@@ -54,6 +64,7 @@ class Reply:
     prompt_tokens: int | None = None
     dropped_turns: int = 0
     is_done: bool = False
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,10 +133,23 @@ class Answer:
     Attributes:
         loading_s: Since when models are being loaded; None while none are.
         expected_s: How long the one that is being loaded now is expected to take, if known.
+        fetching: The side that comes into memory between two answers.
+        waiting: What is answered before it, in a sentence.
     """
 
     replies: dict[str, Reply] = field(default_factory=dict[str, Reply])
     proof: Proof | None = None
     loading_s: int | None = None
     expected_s: float | None = None
+    fetching: Side | None = None
+    waiting: str = ""
     problem: str = ""
+
+    def signed(self, prints: Mapping[Side, str | None]) -> Answer:
+        """The same, with what tells the weights that gave each reply."""
+        replies = {
+            side: replace(self.replies[side], fingerprint=prints.get(side))
+            for side in SIDES
+            if side in self.replies
+        }
+        return replace(self, replies={**self.replies, **replies})

@@ -64,8 +64,7 @@ class ChatClient:
             b: Another; None for `a` alone.
             on_loading: Called before each model with `side`, `name`, `plan`, `num_bytes` and
                 `expected_s`, in the thread that called this.
-            **options: `runs`, the folder that names of runs are looked up in; `device`; `share`,
-                False for a base in its own format beside an adapter of its 4-bit form.
+            **options: `runs`, the folder that names of runs are looked up in; `device`.
 
         Returns:
             What the worker says in `loaded`: `plan`, `device`, `sides`, `base_form`,
@@ -195,8 +194,8 @@ class ChatClient:
                 return
             if event["event"] == "loaded":
                 self._loaded, self._comparison = request.models, _comparison_in(event)
-            elif event["event"] == "error":
-                self._comparison = None  # the models may be gone: the next `load` has to look
+            elif event["event"] == "error" and event.get("loaded") is not True:
+                self._loaded = self._comparison = None  # the next `load` brings them back
             if event["event"] == "end" or (request.models and event["event"] != "loading"):
                 self._current = None
                 self._changed.notify_all()

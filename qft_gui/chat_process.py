@@ -14,7 +14,7 @@ from engine.contract.launch import PROJECT, engine_environment
 
 Event = dict[str, Any]
 
-END_PATIENCE_S = 1.0  # from end-of-file to the kill
+END_PATIENCE_S = 0.2  # from end-of-file to the kill; a worker that loads may not read it
 KILLED = -9
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -14,9 +13,11 @@ from typing import Any
 from engine.contract.errors import RequestError
 from qft_gui.answers import SIDES, Answer, Proof, Reply, Settings, Side
 from qft_gui.chat_client import ChatClient, ChatError
+from qft_gui.chat_floor import ANOTHER_TAB, Asker, Floor
 
 SHOW_EVERY_S = 0.1
-BUSY = "Another tab is being answered. Ask again in a moment."
+LOOK_AGAIN_S = 1.0
+STOPPED = "Stopped before it was answered."
 Models = tuple[str | None, str | None]
 
 
@@ -31,8 +32,10 @@ class ChatRoom:
     def __init__(self, client: ChatClient, runs: Path | None = None) -> None:
         self._client = client
         self._runs = runs
-        self._turn = threading.Lock()
+        self._floor = Floor()
         self._proof: Proof | None = None
+        self._loaded_for: Asker | None = None
+        self._in_memory: Side | None = None
         self._is_loading = False
         self._stamp: tuple[int | None, ...] = ()
 
@@ -44,6 +47,8 @@ class ChatRoom:
         Raises:
             ChatError: Nothing is loaded, or an answer is being given.
         """
+        if self.busy:
+            raise ChatError(self.busy)
         return self._client.prompts(
             dict(messages), system=settings.system.strip(), max_new_tokens=settings.max_new_tokens
         )
@@ -53,6 +58,7 @@ class ChatRoom:
         models: Models,
         messages: dict[Side, list[dict[str, str]]],
         settings: Settings,
+        asker: Asker | None = None,
     ) -> Generator[Answer, None, None]:
         """Answer on the sides that have messages, loading the models first if need be.
 
@@ -60,23 +66,31 @@ class ChatRoom:
             models: Sides `a` and `b` as the client's `load` takes them; `b` None for `a` alone.
             messages: The conversation so far of each side that is asked.
             settings: The same for both sides.
+            asker: Who asks; only by it the answer can be stopped.
 
         Yields:
             The answer so far, at most ten times a second; the last one is whole or has a problem.
         """
-        if not self._turn.acquire(blocking=False):
-            yield Answer(problem=BUSY)
-            return
+        asker = asker or Asker()
         try:
-            yield from self._load(models)
-            yield from self._stream(messages, settings)
+            if not (yield from self._wait(asker)):
+                return
+            yield from self._load(models, asker)
+            yield from self._stream(messages, settings, asker)
         except ChatError as error:
-            yield Answer(proof=self._proof, problem=str(error))
+            problem = STOPPED if asker.is_stopped else str(error)
+            yield Answer(proof=self._proof, problem=problem)
         finally:
-            self._turn.release()
+            self._floor.leave(asker)
 
-    def stop(self) -> None:
-        """End the answer that is being given; models that are being loaded leave memory."""
+    def stop(self, asker: Asker) -> None:
+        """End the answer to one who asked, and no other.
+
+        A worker that loads a model hears nothing, so it ends with all that it holds.
+        """
+        self._floor.stop(asker, self._end_answer)
+
+    def _end_answer(self) -> None:
         if self._is_loading:
             self._client.close()
         self._client.stop()
@@ -87,14 +101,30 @@ class ChatRoom:
 
     def unload(self) -> bool:
         """Free the models' memory; False while a question is being answered."""
-        if not self._turn.acquire(blocking=False):
-            return False
+        asker = Asker()
         try:
+            if not self._floor.take(asker):
+                return False
             self._client.close()
             self._proof = None
         finally:
-            self._turn.release()
+            self._floor.leave(asker)
         return True
+
+    @property
+    def busy(self) -> str:
+        """What is being answered, in a sentence; empty for nothing."""
+        holder = self._floor.holder
+        return holder.words() if holder is not None else ""
+
+    def proof_of(self, models: Models) -> Proof | None:
+        """What was found of these, if they are in memory now."""
+        return self._proof if self._client.loaded == models else None
+
+    @property
+    def loaded_for(self) -> Asker | None:
+        """Who asked those that are in memory; None for nobody there."""
+        return self._loaded_for if self.is_loaded else None
 
     @property
     def is_loaded(self) -> bool:
@@ -119,30 +149,55 @@ class ChatRoom:
                 "run", "its tuned model is answering a question.", "Stop the answer first."
             )
 
-    def _load(self, models: Models) -> Iterator[Answer]:
+    def _wait(self, asker: Asker) -> Generator[Answer, None, bool]:
+        """Wait for a list of prompts to give way; a person is not waited for."""
+        waited = False
+        while not self._floor.take(asker, LOOK_AGAIN_S if waited else 0.0):
+            holder = self._floor.holder
+            is_person = holder is not None and not holder.gives_way
+            if asker.is_stopped or (is_person and not waited and not asker.gives_way):
+                yield Answer(problem=STOPPED if asker.is_stopped else ANOTHER_TAB)
+                return False
+            waited = True
+            yield Answer(waiting=holder.words() if holder else ANOTHER_TAB)
+        return True
+
+    def _load(self, models: Models, asker: Asker) -> Iterator[Answer]:
         began = time.monotonic()
         stamp = self._stamp_of(models)
         if self._client.loaded == models and stamp != self._stamp:
             self._client.close()  # a run that went on has another result under the same name
         self._stamp = stamp
-        if self._client.loaded != models:
+        is_there = self._client.loaded == models
+        if not is_there:
+            self._proof = None
             yield Answer(loading_s=0)
         expected: list[float | None] = [None]
-        with ThreadPoolExecutor(1, "load-chat") as pool:
-            loading = pool.submit(
-                self._client.load,
-                *models,
-                runs=None if self._runs is None else str(self._runs),
-                on_loading=lambda event: expected.append(event.get("expected_s")),
-            )
-            self._is_loading = True
-            try:
-                while not wait([loading], timeout=1.0).done:
+        self._is_loading = True
+        try:
+            self._end_if_stopped(asker)
+            with ThreadPoolExecutor(1, "load-chat") as pool:
+                loading = pool.submit(
+                    self._client.load,
+                    *models,
+                    runs=None if self._runs is None else str(self._runs),
+                    on_loading=lambda event: expected.append(event.get("expected_s")),
+                )
+                while not wait([loading], timeout=LOOK_AGAIN_S).done:
+                    if asker.is_stopped:
+                        self._client.close()
                     seconds = round(time.monotonic() - began)
                     yield Answer(loading_s=seconds, expected_s=expected[-1])
-            finally:
-                self._is_loading = False
-        self._proof = _proof_in(loading.result())
+        finally:
+            self._is_loading = False
+        self._proof, self._loaded_for = _proof_in(loading.result()), asker
+        if not is_there:
+            self._in_memory = "b" if self._proof.plan == "swapped" else None
+
+    @staticmethod
+    def _end_if_stopped(asker: Asker) -> None:
+        if asker.is_stopped:
+            raise ChatError(STOPPED)
 
     def _stamp_of(self, models: Models) -> tuple[int | None, ...]:
         """When the results of the runs among these were written."""
@@ -157,23 +212,34 @@ class ChatRoom:
         return tuple(stamps)
 
     def _stream(
-        self, messages: dict[Side, list[dict[str, str]]], settings: Settings
+        self, messages: dict[Side, list[dict[str, str]]], settings: Settings, asker: Asker
     ) -> Iterator[Answer]:
+        self._end_if_stopped(asker)
         replies: dict[str, Reply] = {side: Reply() for side in SIDES if side in messages}
         yield Answer(dict(replies), self._proof)
         shown = time.monotonic()
-        asked = self._client.ask(messages, **{**vars(settings), "system": settings.system.strip()})
+        # Of two that take turns in memory the one that is there answers first: in a blind turn the
+        # wait is then the same whoever is shown first.
+        asked = dict(sorted(messages.items(), key=lambda item: item[0] != self._in_memory))
+        sampling = {**vars(settings), "system": settings.system.strip()}
         # Closing this generator, as a closed tab does, closes the client's: the worker stops.
-        with closing(asked) as events:
-            for event in events:
-                if event["event"] == "loading":
-                    expected = event.get("expected_s")
-                    yield Answer(dict(replies), self._proof, loading_s=0, expected_s=expected)
-                    continue
-                replies[event["side"]] = _extended(replies[event["side"]], event)
-                if time.monotonic() - shown >= SHOW_EVERY_S:
-                    shown = time.monotonic()
-                    yield Answer(dict(replies), self._proof)
+        with closing(self._client.ask(asked, **sampling)) as events:
+            try:
+                for event in events:
+                    self._is_loading = event["event"] == "loading"
+                    if asker.is_stopped:
+                        self._end_answer()
+                    if self._is_loading:
+                        side, expected = event["side"], event.get("expected_s")
+                        self._in_memory = side
+                        yield Answer(dict(replies), self._proof, fetching=side, expected_s=expected)
+                        continue
+                    replies[event["side"]] = _extended(replies[event["side"]], event)
+                    if time.monotonic() - shown >= SHOW_EVERY_S:
+                        shown = time.monotonic()
+                        yield Answer(dict(replies), self._proof)
+            finally:
+                self._is_loading = False
         yield Answer(dict(replies), self._proof)
 
 
@@ -192,16 +258,20 @@ _TOLD = (
 
 def _proof_in(loaded: dict[str, Any]) -> Proof:
     difference, told = loaded["largest_difference"], loaded.get("sides", {})
+    proof = loaded.get("proof", {})
     return Proof(
         bool(loaded["different"]),
         None if difference is None else float(difference),
-        loaded.get("proof", {}).get("same_as_recorded"),
+        proof.get("same_as_recorded"),
         tuple(loaded.get("notes", ())),
         str(loaded.get("plan", "")),
         str(loaded.get("device", "")),
         {name: str(told[name]["form"]) for name in SIDES if name in told},
         {name: told[name].get("wait_s") for name in SIDES if name in told},
         loaded.get("base_difference"),
+        frozenset(name for name in SIDES if told.get(name, {}).get("is_adapter")),
+        str(proof.get("verdict", "")),
+        tuple(side for side in SIDES if proof.get("sides", {}).get(side, {}).get("record")),
     )
 
 

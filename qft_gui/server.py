@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from qft_gui.chat_client import ChatClient
 from qft_gui.chat_room import ChatRoom, chat_log
 from qft_gui.fragments import STATIC
-from qft_gui.guard import Guard
+from qft_gui.guard import LOOPBACK_HOSTS, Guard
 from qft_gui.service import Service
 
 if TYPE_CHECKING:
@@ -53,6 +53,12 @@ class Address:
     host: str
     port: int
     names: tuple[str, ...] = ()
+
+    @property
+    def is_for_others(self) -> bool:
+        """Whether other computers can reach the page: by its interface, or by a name of a proxy."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host not in LOOPBACK_HOSTS or bool(self.names)
 
     @property
     def url(self) -> str:
@@ -102,7 +108,8 @@ def make_application(
     application.add_middleware(GZipMiddleware, minimum_size=1000)
     plotly_path = _serve_plotly(application)
     room = ChatRoom(client or ChatClient(chat_log(runs)), runs.resolve())
-    page = build_blocks(Service(runs), room, plotly_path)
+    is_for_others = address.is_for_others
+    page = build_blocks(Service(runs), room, plotly_path, is_for_others=is_for_others)
     gr.mount_gradio_app(application, page, path="/", theme=make_theme(), **MOUNTING)
     return Guard(application, port=address.port, extra_hosts=address.names), room
 

@@ -18,13 +18,16 @@ from qft_gui.xrays import Xrays
 GAUGE_S = 5
 
 
-def build_blocks(service: Service, room: ChatRoom, plotly_url: str) -> gr.Blocks:
+def build_blocks(
+    service: Service, room: ChatRoom, plotly_url: str, *, is_for_others: bool = False
+) -> gr.Blocks:
     """The whole page.
 
     Args:
         service: The runs.
         room: The chat.
         plotly_url: Where the page gets plotly.js from: this server.
+        is_for_others: Whether other computers can reach the page.
     """
     with gr.Blocks(title="QFT Workbench", analytics_enabled=False, fill_width=True) as blocks:
         _top_bar(blocks)
@@ -41,7 +44,7 @@ def build_blocks(service: Service, room: ChatRoom, plotly_url: str) -> gr.Blocks
             with gr.Tab("Run", id="run"):
                 run.build(service, room, navigation, plotly_url)
             with gr.Tab("Compare", id="compare"):
-                compare.build(service, room, navigation)
+                compare.build(service, room, navigation, is_for_others=is_for_others)
             with gr.Tab("X-ray", id="xray") as xray_tab:
                 xray.build(service, Xrays(service.runs), navigation, xray_tab, plotly_url)
             with gr.Tab("Runs", id="runs") as runs_tab:

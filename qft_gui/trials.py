@@ -19,8 +19,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from engine.contract.device_lock import holder_of
 from engine.contract.errors import RequestError, RequestErrors, mistakes
 from engine.contract.launch import PROJECT, engine_environment
+from engine.memory.device_key import device_key as gpu_key
 from engine.memory.devices import Device
 from engine.memory.machine_rates import device_key, rates_of
 from qft_gui.engine_commands import read_answer, spec_file
@@ -214,7 +216,7 @@ class RatesTaker:
     def _work(self, device: Device, key: str) -> None:
         failure: RequestError | None = None
         try:
-            if not self._is_busy():
+            if not self._is_busy() and not _is_held(device):
                 self._engine.ask("measure", "--device", device.id, unless=self._is_busy)
         except RequestErrors as error:
             failure = mistakes(error)[0]
@@ -225,6 +227,12 @@ class RatesTaker:
                 self._under_way.discard(key)
                 if failure is not None:
                     self._failed[key] = failure
+
+
+def _is_held(device: Device) -> bool:
+    """Whether someone has the GPU; it is measured once it is free."""
+    key = gpu_key(device.id)
+    return key is not None and holder_of(key) is not None
 
 
 def _key(document: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from engine.checkpoint import Progress, save_checkpoint
 from engine.contract.events import EventWriter
 from engine.contract.run_dir import RunDir, create_run
 from engine.export import export_model
+from engine.fingerprint import record_result
 from engine.generate import Sampling, reply_to
 from engine.model import LoadedModel
 from engine.preparation import Prepared, prepare
@@ -58,7 +59,10 @@ class Talks:
         for step in range(1, steps + 1):
             one.method.step(one.batches(1), rate, step)
             if step == steps // 2:
-                save_checkpoint(run, 1, Progress(step=step), one.method.state_dict())
+                state = one.method.state_dict()
+                save_checkpoint(
+                    run, 1, Progress(step=step), state, lambda to: record_result(to, one.loaded)
+                )
         export_model(run, one.loaded, one.method)
         return one
 
@@ -100,6 +104,14 @@ class Caller:
         assert all(event["id"] == self._number for event in events)
         assert [event["event"] for event in events].index("end") == len(events) - 1
         return events[:-1]
+
+    def stop(self) -> None:
+        """Take back the last request, as the caller's line on the worker's input does."""
+        self.worker.hear(json.dumps({"op": "stop", "target": self._number}))
+
+    def use_number_again(self) -> None:
+        """Give the next request the number of the last one."""
+        self._number -= 1
 
     def load(self, **sides: Any) -> dict[str, Any]:
         """The last event of loading."""

@@ -50,6 +50,7 @@ class App:
     runs: Path
     port: int = 0
     process: subprocess.Popen[str] | None = None
+    network: tuple[str, ...] = ("--offline",)
 
     @property
     def url(self) -> str:
@@ -58,7 +59,7 @@ class App:
     def start(self) -> None:
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "app.py", "--no-browser", "--offline"),
+                *(sys.executable, "app.py", "--no-browser", *self.network),
                 *("--port", str(self.port), "--runs", str(self.runs)),
             ],
             cwd=PROJECT,

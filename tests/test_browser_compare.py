@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
+from benchmarks.compare_page import open_compare as open_page_of_benchmark
+from benchmarks.compare_page import served
 from engine.contract.run_dir import RunDir
 from engine.contract.votes import read_votes
 from qft_gui.answers import SIDES, Reply, Settings, Side
+from qft_gui.comparing import talks
 from qft_gui.comparing.pair import Pair
 from qft_gui.comparing.prompt_list import begin_list, newest_list
 from tests.test_browser import (  # noqa: F401  fixtures are found by their names
@@ -98,6 +102,10 @@ def test_a_conversation_with_two_models(
     wait_for_answers(page, 1)
     assert page.get_by_label("Question", exact=True).input_value() == "And where do you live?"
     page.get_by_role("button", name="Regenerate only right").click()
+    page.wait_for_selector("text=At temperature 0 the same answer would come again.")
+    page.locator(".q-cmp-talk summary").click()
+    page.get_by_label("Temperature").fill("1")
+    page.get_by_role("button", name="Regenerate only right").click()
     page.wait_for_function("document.body.innerText.includes('seed 1')", timeout=ANSWERED_MS)
     assert cells(page)[0] == first[0]
     page.get_by_role("button", name="Clear", exact=True).click()
@@ -164,6 +172,36 @@ def test_a_blind_vote_by_keyboard(
     watched.assert_clean()
 
 
+def test_a_stopped_blind_turn_shows_who_they_were(
+    run: RunDir,
+    open_page: Callable[..., Watched],  # noqa: F811
+) -> None:
+    watched = open_compare(open_page)
+    page = watched.page
+    page.locator(".q-cmp-talk summary").click()
+    page.get_by_label("Longest answer").fill("4")
+    ask(page, "Hi")
+    wait_for_answers(page)
+    page.get_by_role("button", name="Clear", exact=True).click()
+    page.wait_for_function("!document.querySelector('.q-cmp-turn')")
+    page.get_by_label("Blind vote").check()
+    page.get_by_label("Longest answer").fill("4000")
+    page.get_by_label("Repetition penalty").fill("1.6")
+    ask(page, "Tell me a long story about the sea.")
+    page.wait_for_selector(".q-cmp-talk .q-cmp-cell")
+    page.get_by_role("button", name="Stop").click()
+    wait_for_answers(page)
+    assert page.locator("[data-part=ballot]").is_hidden()
+    assert cells(page) == ["", ""]
+    page.get_by_role("button", name="Show who they were").click()
+    page.wait_for_function("document.querySelector('.q-cmp-cell h3').textContent !== 'A'")
+    names = page.locator(".q-cmp-talk .q-cmp-cell h3").all_inner_texts()
+    assert sorted(names) == ["moved", "starter"]
+    assert page.get_by_role("button", name="Show who they were").is_hidden()
+    assert not read_votes(run.path / "votes.jsonl").votes
+    watched.assert_clean()
+
+
 def test_a_list_is_answered_and_voted_through(
     run: RunDir,
     open_page: Callable[..., Watched],  # noqa: F811
@@ -208,3 +246,42 @@ def test_replies_are_only_text(
     assert page.locator("#compare img, #compare iframe, #compare a, #compare script").count() == 0
     assert page.evaluate("window.__xss") is None
     watched.assert_clean()
+
+
+# A hidden tab: the browser says so, and lets its timers run once a second.
+HIDE = """
+() => {
+  const later = window.setTimeout;
+  window.setTimeout = (work, wait, ...given) => later(work, Math.max(1000, wait ?? 0), ...given);
+  Object.defineProperty(document, 'hidden', { get: () => true });
+  Object.defineProperty(document, 'visibilityState', { get: () => 'hidden' });
+  document.dispatchEvent(new Event('visibilitychange'));
+}
+"""
+
+
+@pytest.mark.parametrize("how", ["hidden", "another page"])
+def test_an_answer_goes_on_while_nobody_looks(
+    how: str,
+    tmp_path: Path,
+    browser: Browser,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(talks, "UNSEEN_S", 5.0)
+    with served(tmp_path) as url:
+        page = browser.new_page()
+        page.set_default_timeout(60_000)
+        open_page_of_benchmark(page, url)
+        page.evaluate("document.querySelector('[name=max_new_tokens]').value = 120")
+        ask(page, "Go on.")  # two times six seconds
+        page.wait_for_selector(".q-cmp-text:not(:empty)")
+        if how == "hidden":
+            page.evaluate(HIDE)
+        else:
+            open_tab(page, "Setup")
+        page.wait_for_timeout(13_000)
+        if how == "another page":
+            open_tab(page, "Compare")
+        wait_for_answers(page)
+        assert [text.split()[-1] for text in cells(page)] == ["word119"] * 2
+        page.close()

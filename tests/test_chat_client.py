@@ -56,8 +56,9 @@ def load(number, base):
 
 
 def answer(number, side, word, limit):
-    if word == "fail":
-        return send(number, "error", message="It is too long.", advice="Clear it.")
+    if word in ("fail", "lose", "old"):
+        there = {"fail": {"loaded": True}, "lose": {"loaded": False}, "old": {}}[word]
+        return send(number, "error", message="It is too long.", advice="Clear it.", **there)
     if word == "die":
         sys.exit("0%\\r50%\\rthe disk is on fire")
     if word == "kill":
@@ -222,12 +223,22 @@ def test_the_worker_is_drained_though_nobody_reads(client: ChatClient) -> None:
     assert len(list(answer)) == 5_000
 
 
-def test_an_error_ends_the_answer_and_has_the_next_load_look_again(client: ChatClient) -> None:
+def test_a_question_that_is_refused_leaves_the_models_where_they_are(client: ChatClient) -> None:
     client.load("a", None)
     with pytest.raises(ChatError) as caught:
         list(ask(client, "fail"))
     assert caught.value.advice == "Clear it."
     assert client.loaded == ("a", None)
+    assert client.load("a", None)["seconds"] == 1.0
+    assert len(list(ask(client, "hi", max_new_tokens=2))) == 3
+
+
+@pytest.mark.parametrize("word", ["lose", "old"])
+def test_an_error_that_took_the_models_has_them_loaded_again(client: ChatClient, word: str) -> None:
+    client.load("a", None)
+    with pytest.raises(ChatError):
+        list(ask(client, word))
+    assert client.loaded is None
     assert client.load("a", None)["seconds"] == 2.0
 
 

@@ -39,7 +39,7 @@ SURFACE = {
     "eval": "TARGET DATA --base --chat-template --device D --harness TASKS --json --max-rows N "
     "--runs DIR --sequence-length N --tasks-folder DIR",
     "export": "RUN --json --out DIR --runs DIR --to hf|adapter|gguf --type f16|q8_0",
-    "serve": "TARGET --device D --host H --port N --runs DIR --token T",
+    "serve": "TARGET --device D --fresh-token --host H --port N --runs DIR --token T",
     "xray": "TARGET --data SOURCE --json --runs DIR",
     "schema": "--json",
 }

@@ -14,15 +14,16 @@ import pytest
 from engine.contract.bundled import STARTER
 from engine.contract.errors import RequestError
 from engine.contract.votes import read_votes
-from engine.memory.devices import Device
+from qft_gui.answers import Proof
 from qft_gui.chat_client import ChatClient
 from qft_gui.chat_room import ChatRoom
 from qft_gui.comparing.desk import CompareDesk
 from qft_gui.comparing.errands import Errand, Errands, held_out_questions
-from qft_gui.comparing.expected_plan import expected_plan
 from qft_gui.comparing.pair import Pair
 from qft_gui.comparing.sides import Sides, as_choice
+from qft_gui.server import Address
 from qft_gui.service import Service
+from qft_gui.view.chat import side_name
 from qft_gui.view.comparison import export_frame, judgement_frame
 from tests.test_gui_golden import golden_run
 from tests.tuned_copy import tuned_copy
@@ -30,11 +31,6 @@ from tests.tuned_copy import tuned_copy
 DEADLINE_S = 60
 KEY = "0123456789abcdef" * 2
 Call = Callable[..., dict[str, Any]]
-GIB = 1 << 30
-
-
-def device(free: int) -> Device:
-    return Device("cpu", "cpu", "this computer", 2 * free, free)
 
 
 @pytest.fixture
@@ -97,7 +93,8 @@ def test_checkpoints_can_be_chosen(service: Service) -> None:
     assert values[:4] == ["done", "base:done", "done@60", "done@20"]
     assert sides.targets(Pair("base:done", "done@20")) == (None, "done@20")
     assert sides.targets(Pair("done@20", "done@60")) == ("done@20", "done@60")
-    assert sides.targets(Pair("base:done", "starter")) == ("starter", "starter")
+    # By the run, which knows the commit that its base was pinned to, and what that scored.
+    assert sides.targets(Pair("base:done", "starter")) == ("done@base", "starter")
     assert sides.targets(Pair("", "done")) == ("done", None)
     assert sides.name("done@20") == "done@20"
     with pytest.raises(RequestError):
@@ -134,8 +131,7 @@ def test_what_cannot_be_done_is_a_sentence(
     golden_run(service.runs, "done")
     told = call(op, **more)
     assert told["ok"]
-    # A vote on a list that is not there is passed over.
-    assert op == "list_vote" or told["why"].endswith(".")
+    assert told["why"].endswith(".")
     assert told["turns"] == []
 
 
@@ -187,28 +183,86 @@ def test_a_question_of_a_megabyte_comes_back_with_a_sentence(service: Service, c
     assert answered(call)["turns"][0]["cells"][0]["text"]
 
 
-def test_how_two_models_will_sit_in_memory_is_said_before(service: Service) -> None:
-    golden_run(service.runs, "full", kind="full")
-    golden_run(service.runs, "low-rank", kind="qlora")
-    (service.runs / "full" / "export" / "model.safetensors").write_bytes(b"x" * 1000)
-    sides = Sides(service)
-    shared = expected_plan(sides, Pair("base:low-rank", "low-rank"), device(GIB))
-    assert "One set of weights" in shared[0]
-    assert "4 bits" in shared[1]
-    both = Pair("base:full", "full")
-    assert "Both will be in memory" in expected_plan(sides, both, device(64 * GIB))[0]
-    assert "each is loaded when it is asked" in expected_plan(sides, both, device(1000))[0]
-    assert "has to be downloaded" in expected_plan(sides, Pair("gpt2", "full"), device(GIB))[0]
-    assert "One model" in expected_plan(sides, Pair("", "full"), device(GIB))[0]
-    assert expected_plan(sides, Pair("low-rank", "full"), device(64 * GIB)) != shared
-
-
 def test_an_export_never_goes_where_something_is(tmp_path: Path) -> None:
     errands = Errands(tmp_path / "runs")
     first = errands.free_folder("run", "q8_0")
     assert first == tmp_path / "exports" / "run-gguf-q8_0"
     first.mkdir(parents=True)
     assert errands.free_folder("run", "q8_0").name == "run-gguf-q8_0-2"
+
+
+def test_what_stands_on_the_right_is_judged_and_exported(service: Service, call: Call) -> None:
+    run = golden_run(service.runs, "done")
+    golden_run(service.runs, "other")
+    (run.checkpoints / "step-000020").mkdir()
+    for left, right, subject in (
+        ("done@20", "other", "other"),
+        ("done@20", "starter", "done@20"),
+        ("base:done", "done", "done"),
+        ("done", "done@20", "done@20"),
+    ):
+        told = call("choose", left=left, right=right)["cards"]
+        assert told["subject"] == subject
+        name = subject.replace("@", "-step-")
+        usual = told["exported"]["usual"]
+        assert Path(usual["hf"]) == service.runs.parent / "exports" / f"{name}-hf"
+    # The engine is asked for that very step, of which there is nothing whole here.
+    for op in ("judge", "export"):
+        assert "why" not in call(op, form="hf")
+    for card in ("judged", "exported"):
+        deadline = time.monotonic() + DEADLINE_S
+        while (told := call("look")["cards"][card])["state"] == "at work":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert "has no whole checkpoint of step 20." in told["text"]
+    call("choose", left="", right="base:done")
+    for op in ("judge", "export"):
+        assert "Choose one on the right." in call(op, form="hf")["why"]
+    assert "serve done@base --runs " in call("look")["cards"]["serve"]
+
+
+def test_a_page_for_others_writes_to_no_folder_that_was_typed(
+    service: Service, room: ChatRoom, tmp_path: Path
+) -> None:
+    golden_run(service.runs, "done")
+    for is_for_others in (True, False):
+        desk = CompareDesk(service, room, is_for_others=is_for_others)
+        wish = {"op": "export", "key": KEY, "form": "exe", "folder": str(tmp_path / "mine")}
+        assert "There is no such form" in desk.answer(wish)["why"]
+        told = desk.answer({**wish, "form": "hf"})
+        assert told["cards"]["exported"]["may_type"] is not is_for_others
+        if is_for_others:
+            assert "writes to no folder that is typed" in told["why"]
+            assert f"into {service.runs.parent / 'exports'}." in told["why"]
+        else:
+            assert "why" not in told
+            desk.answer({**wish, "op": "cancel", "what": "export"})
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "names", "expected"),
+    [
+        ("127.0.0.1", (), False),
+        ("localhost", (), False),
+        ("::1", (), False),
+        ("0.0.0.0", ("box",), True),
+        ("192.168.1.5", (), True),
+        # A proxy on this computer shows it under that name.
+        ("127.0.0.1", ("box",), True),
+    ],
+)
+def test_who_can_reach_the_page(host: str, names: tuple[str, ...], expected: bool) -> None:
+    assert Address(host, 7860, names).is_for_others is expected
+
+
+def test_a_side_is_called_by_what_it_is() -> None:
+    proof = Proof(True, 1.0, forms={"a": "4-bit", "b": "4-bit"}, adapters=frozenset({"a"}))
+    assert side_name("mara", "a", proof) == "mara (adapter on a 4-bit base)"
+    assert side_name("starter", "b", proof) == "starter (4-bit base)"
+    assert side_name("starter", "b", Proof(True, 1.0, forms={"b": "bfloat16"})) == "starter"
+    both = Proof(True, 1.0, forms={"a": "4-bit", "b": "4-bit"}, adapters=frozenset({"a", "b"}))
+    assert side_name("lin", "b", both) == "lin (adapter on a 4-bit base)"
 
 
 def test_questions_of_the_held_out_part_are_taken_once() -> None:

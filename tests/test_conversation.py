@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from engine.contract.errors import RequestError
 from qft_gui.answers import Answer, Proof, Reply, Settings, Side
-from qft_gui.comparing.conversation import Conversation, Turn, drawn_order
+from qft_gui.comparing.conversation import Conversation
+from qft_gui.comparing.transcripts import conversation_file
+from qft_gui.comparing.turn import Turn, drawn_order
 from qft_gui.view.chat import memory_lines, proof_mark, reply_line, side_name, turn_frame
 
 NAMES: dict[Side, str] = {"a": "starter", "b": "pirate-run"}
@@ -150,7 +152,7 @@ def test_nothing_is_cut_cleared_or_exchanged_while_an_answer_is_written() -> Non
 def test_a_reply_is_written_anew_on_one_side() -> None:
     talk = Conversation()
     turn = told(talk, "One", a="first", b="second")
-    again, messages = talk.begin_again(("b",), Settings(seed=3))
+    again, messages = talk.begin_again(("b",), Settings(seed=3, temperature=0.5))
     assert again is turn
     assert list(messages) == ["b"]
     assert turn.replies["a"].text == "first"
@@ -159,7 +161,63 @@ def test_a_reply_is_written_anew_on_one_side() -> None:
     talk.finish(turn)
     assert [turn.replies[side].text for side in BOTH] == ["first", "third"]
     assert turn_frame(turn, None)["generation"] == 1
-    assert "seed 4" in reply_line(turn, turn.replies["b"])
+    assert "seed 4" in reply_line(turn, "b")
+    # What the other was asked with is what it was.
+    assert "seed" not in reply_line(turn, "a")
+    rows = [json.loads(line) for line in conversation_file(talk, "jsonl").splitlines()]
+    assert [(row["model"], row["seed"]) for row in rows] == [("starter", 0), ("pirate-run", 4)]
+
+
+@pytest.mark.parametrize("is_blind", [False, True])
+def test_what_is_not_written_anew_stays(is_blind: bool) -> None:
+    talk = Conversation()
+    turn = begin(talk, "One", is_blind=is_blind)
+    talk.update(turn, replied(a="first", b="second"), "")
+    talk.finish(turn)
+    if is_blind:
+        talk.vote(turn.number, "left")
+    kept = (dict(turn.replies), dict(turn.asked), turn.order, turn.vote)
+    for answer in (Answer(problem="busy"), Answer({"a": Reply("torn"), "b": Reply()})):
+        talk.begin_again(BOTH, Settings(seed=9, temperature=1.0))
+        talk.update(turn, answer, "")
+        talk.finish(turn)
+        assert (turn.replies, turn.asked, turn.order, turn.vote) == kept
+        assert talk.turns == [turn]
+    talk.begin_again(BOTH, Settings(temperature=1.0))
+    assert turn.is_hidden == is_blind
+    half = {"a": Reply("third", is_done=True), "b": Reply()}
+    talk.update(turn, Answer(half), "")
+    talk.finish(turn)
+    assert turn.replies["b"].text == "second"
+    # Two replies to a vote are of one time.
+    assert turn.replies["a"].text == ("first" if is_blind else "third")
+
+
+def test_a_blind_turn_that_was_stopped_can_be_shown_without_a_vote() -> None:
+    talk = Conversation()
+    turn = begin(talk, "Hi", is_blind=True)
+    assert not turn_frame(turn, None)["can_be_revealed"]
+    said = turn.order[0]
+    talk.update(turn, Answer({said: Reply("Only I.", stopped="stop", is_done=True)}), "")
+    talk.finish(turn)
+    frame = turn_frame(turn, None)
+    assert (frame["awaits_vote"], frame["can_be_revealed"]) == (False, True)
+    # Who answered alone would tell which of the two was there.
+    assert [cell["text"] for cell in frame["cells"]] == ["", ""]
+    assert talk.vote(turn.number, "left") is None
+    hidden = conversation_file(talk, "jsonl")
+    assert "Only I." not in hidden
+    assert "starter" not in hidden
+    assert "pirate-run" not in hidden
+    talk.reveal(turn.number)
+    frame = turn_frame(turn, None)
+    assert [cell["name"] for cell in frame["cells"]] == [NAMES[side] for side in turn.order]
+    assert frame["cells"][0]["text"] == "Only I."
+    assert (frame["vote"], frame["can_be_revealed"]) == (None, False)
+    assert talk.vote(turn.number, "left") is None
+    _, messages = talk.begin_again(BOTH, Settings())
+    assert turn.is_hidden
+    assert set(messages) == {"a", "b"}
 
 
 def test_a_question_that_nobody_answered_comes_back() -> None:
@@ -173,32 +231,66 @@ def test_a_question_that_nobody_answered_comes_back() -> None:
     assert (talk.returned, talk.problem) == ("", "")
 
 
+ONE: dict[Side, str] = {"a": "float32"}
+
+
 @pytest.mark.parametrize(
     ("proof", "words", "tone"),
     [
         (
-            Proof(True, 5.114, True),
-            "models, as they are on record; they differ by up to 5.11",
+            Proof(True, 5.114, True, recorded=BOTH),
+            "Checked: two different models, both as on record; they differ by up to 5.11 nats",
             "good",
         ),
-        (Proof(True, None), "two different models; their words differ", "good"),
-        (Proof(False, 0.0, True), "Both sides answer alike", "warn"),
-        (Proof(False, 0.0, True, forms={"a": "float32"}), "the model that was recorded", "good"),
-        (Proof(False, 0.0, None, forms={"a": "float32"}), "No record", ""),
+        # What one side is known by says nothing of the other.
+        (
+            Proof(True, 5.114, None, recorded=("a",)),
+            "Two different models: the left one is as on record, of the right one there is no "
+            "record; they differ by up to 5.11 nats",
+            "",
+        ),
+        (
+            Proof(True, None, None, recorded=("b",)),
+            "Two different models: the right one is as on record, of the left one there is no "
+            "record; their words differ",
+            "",
+        ),
+        (
+            Proof(True, None),
+            "Two different models, of which there is no record; their words differ",
+            "",
+        ),
+        (Proof(False, 0.0, None, verdict="alike"), "Both sides answer alike", "warn"),
+        (
+            Proof(False, 0.0, True, recorded=BOTH, verdict="unchanged"),
+            "Both sides answer alike, and on record they are the same",
+            "warn",
+        ),
+        (
+            Proof(False, 0.02, None, verdict="unclear"),
+            "Not told apart: they differ by no more than rounding does",
+            "warn",
+        ),
+        (Proof(False, 0.0, True, forms=ONE), "Checked: it is the model that was recorded", "good"),
+        (Proof(False, 0.0, None, forms=ONE), "No record to compare it with", ""),
     ],
 )
 def test_the_tick_says_what_was_found(proof: Proof, words: str, tone: str) -> None:
     mark = proof_mark(proof)
-    assert words in mark.word
-    assert mark.tone == tone
+    assert (mark.word, mark.tone) == (words, tone)
+    assert (mark.shape == "ok") == (proof.same_as_recorded is True and proof.verdict == "")
 
 
 def test_a_base_in_four_bits_is_called_so() -> None:
-    proof = Proof(
-        True, 1.0, True, plan="shared", forms={"a": "4-bit", "b": "4-bit"}, base_difference=0.31
-    )
+    forms: dict[Side, str] = {"a": "4-bit", "b": "4-bit"}
+    right: frozenset[Side] = frozenset({"b"})
+    proof = Proof(True, 1.0, plan="shared", forms=forms, adapters=right, base_difference=0.31)
     assert side_name("starter", "a", proof) == "starter (4-bit base)"
     assert side_name("run", "b", proof) == "run (adapter on a 4-bit base)"
+    left: frozenset[Side] = frozenset({"a"})
+    turned = Proof(True, 1.0, plan="shared", forms=forms, adapters=left)
+    assert side_name("run", "a", turned) == "run (adapter on a 4-bit base)"
+    assert side_name("starter", "b", turned) == "starter (4-bit base)"
     lines = memory_lines(proof, NAMES)
     assert any("One set of weights" in line for line in lines)
     assert any("0.31 nats" in line for line in lines)
@@ -217,7 +309,7 @@ def test_dropped_turns_are_said() -> None:
     talk = Conversation()
     turn = begin(talk, "Hi")
     talk.update(turn, Answer({"a": Reply("x", dropped_turns=2, is_done=True)}), "")
-    assert "the 2 oldest messages were left out" in turn_frame(turn, None)["dropped"]
+    assert "the 2 oldest messages were left out" in turn_frame(turn, None)["notes"]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +13,17 @@ from pathlib import Path
 import pytest
 
 import engine.attempt
+import engine.commands.probe
+import engine.probe
+from engine.commands.parser import main
 from engine.contract.device_lock import DeviceBusyError, claim_device, holder_of
-from engine.contract.errors import RequestError
+from engine.contract.errors import ExitCode, RequestError
 from engine.contract.launch import PROJECT, engine_environment
 from engine.memory import device_key as keys
+from engine.memory.devices import this_computer
+from engine.memory.machine_rates import device_key, rates_of, rates_path
+from qft_gui import trials
+from tests.tiny import chat_rows, tiny_model_folder, tiny_spec, write_jsonl
 from tests.workshop import open_workshop
 
 KEY = "GPU-00000000-test"
@@ -63,10 +72,10 @@ def test_a_killed_holder_holds_nothing() -> None:
         process.kill()
         process.wait()
         assert holder_of(KEY) is None
-        with claim_device(KEY, "export", "mara"):
+        with claim_device(KEY, "judging", "mara"):
             holder = holder_of(KEY)
             assert holder is not None
-            assert holder.purpose == "export"
+            assert holder.purpose == "judging"
     assert holder_of(KEY) is None
 
 
@@ -135,3 +144,42 @@ def test_a_run_is_refused_while_the_chat_has_the_gpu(
     run = workshop.create("lin", steps=1)
     assert engine.attempt.main(str(run.path)) == 0
     assert holder_of(KEY) is None
+
+
+@pytest.mark.parametrize("command", ["probe", "measure"])
+def test_what_is_tried_or_measured_waits_for_the_gpu(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for module in (engine.probe, engine.commands.probe):
+        monkeypatch.setattr(module, "device_key", lambda device: KEY)
+    arguments = ["measure", "--device", "cpu"]
+    if command == "probe":
+        data = write_jsonl(tmp_path / "chats.jsonl", chat_rows(24))
+        spec = tiny_spec(tiny_model_folder(tmp_path / "model"), data, "full")
+        (tmp_path / "spec.json").write_text(json.dumps(spec.model_dump(mode="json")))
+        arguments = ["probe", str(tmp_path / "spec.json")]
+    with another_process():
+        assert main(arguments) == ExitCode.BAD_REQUEST
+        assert "the GPU is in use by chat of otto" in capsys.readouterr().err
+    assert main(arguments) == ExitCode.DONE
+    assert holder_of(KEY) is None
+
+
+def test_no_rates_are_taken_of_a_gpu_that_someone_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it is no failure: they are taken once it is free."""
+    monkeypatch.setattr(trials, "gpu_key", lambda device: KEY)
+    taker, device = trials.RatesTaker(lambda: False), this_computer()
+    rates_path(device_key(device)).unlink(missing_ok=True)
+    with another_process():
+        taker.measure(device)
+        while taker.is_measuring(device):
+            time.sleep(0.01)
+        assert rates_of(device) is None
+        assert taker.failure(device) is None
+    taker.measure(device)
+    while taker.is_measuring(device):
+        time.sleep(0.05)
+    assert rates_of(device) is not None

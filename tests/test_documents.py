@@ -1,6 +1,7 @@
 import ast
 import doctest
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from benchmarks.preset_sweep import Sweep, Trial, document
 from docs import tables
 from docs.generate import BLOCKS, FILES, PROJECT, replace_block
 from docs.methods_tables import sweep_of
+from engine.commands.parser import build_parser
 from engine.contract.method_settings import METHOD_KINDS
 from engine.contract.presets import preset_of
 from engine.contract.spec import Schedule
@@ -48,6 +50,14 @@ def test_links_and_pictures_in_documents_exist(path: Path) -> None:
     targets = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))
     local = [target for target in targets if not target.startswith("http")]
     assert [target for target in local if not (path.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_in_documents_are_commands(path: Path) -> None:
+    """What comes after some spaces says what it does."""
+    text = path.read_text(encoding="utf-8")
+    for line in re.findall(r"^\$ python -m engine (.+)$", text, re.MULTILINE):
+        build_parser().parse_args(shlex.split(line.partition("  ")[0]))
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

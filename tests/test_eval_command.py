@@ -211,7 +211,7 @@ def test_one_model_is_in_memory_at_a_time(ask: Ask, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_sample_is_scored_too_and_told_in_four_lines(ask: Ask, place: Path) -> None:
-    arguments = ("full", "pirate", "--max-rows", "3")
+    arguments = ("full", "pirate", "--max-rows", "5")
     found = ask(*arguments)
     assert found["data"]["part"] == "held out"
     scorer = found["scorer"]
@@ -219,29 +219,49 @@ def test_a_sample_is_scored_too_and_told_in_four_lines(ask: Ask, place: Path) ->
         *("name", "num_prompts", "hits_before", "hits_after", "before", "after"),
         *("difference", "low", "high"),
     }
-    assert (scorer["name"], scorer["num_prompts"]) == ("pirate", 3)
+    assert (scorer["name"], scorer["num_prompts"]) == ("pirate", 5)
     assert scorer["low"] <= scorer["difference"] <= scorer["high"]
     lines = ask(*arguments, as_json=False)
     assert len(lines) == 4
-    assert lines[0].startswith("full on the held-out part of pirate: 3 examples of at most 96")
+    assert lines[0].startswith("full on the held-out part of pirate: 5 examples of at most 96")
     assert lines[1] == (
         f"loss {found['base']['loss_nats']:.4f} before, {found['tuned']['loss_nats']:.4f} after "
         f"nats per token, perplexity {found['base']['perplexity']:.2f} before, "
         f"{found['tuned']['perplexity']:.2f} after"
     )
     assert lines[2].startswith(f"difference {found['difference']['mean_nats']:+.4f} nats, with 95")
-    assert lines[3].startswith("scorer pirate: 0 of 3 prompts before, 0 after; +0.0 points")
-    alone = ask(str(place / "model"), "pirate", "--max-rows", "3", as_json=False)
+    assert lines[3].startswith("scorer pirate: 0 of 5 prompts before, 0 after; +0.0 points")
+    alone = ask(str(place / "model"), "pirate", "--max-rows", "5", as_json=False)
     assert len(alone) == 3
-    assert alone[2] == "scorer pirate: 0 of 3 prompts"
+    assert alone[2] == "scorer pirate: 0 of 5 prompts"
 
 
-def test_of_one_example_there_is_no_interval(ask: Ask) -> None:
-    found = ask("full", "--max-rows", "1")
-    assert found["data"]["num_examples"] == 1
+@pytest.mark.parametrize("rows", [1, 4])
+def test_of_few_rows_there_is_no_interval(ask: Ask, rows: int) -> None:
+    found = ask("full", "--max-rows", str(rows))
+    assert found["data"]["num_examples"] == found["difference"]["num_rows"] == rows
     assert (found["difference"]["low"], found["difference"]["high"]) == (None, None)
-    lines = ask("full", "--max-rows", "1", as_json=False)
-    assert lines[2].endswith("nats; of one example there is no interval")
+    lines = ask("full", "--max-rows", str(rows), as_json=False)
+    assert lines[2].endswith("nats; of fewer than 5 rows there is no interval")
+
+
+def test_copies_and_pieces_of_a_row_are_no_further_evidence(ask: Ask, place: Path) -> None:
+    """The difference of six texts is as sure when each stands there four times, or is cut."""
+    rows = chat_rows(75)[60:66]
+    texts = [{"text": " ".join(turn["content"] for turn in row["messages"]) * 8} for row in rows]
+    found = {
+        name: ask("full", str(write_jsonl(place / f"{name}.jsonl", several)), *length)["difference"]
+        for name, several, length in (
+            ("once", texts, ("--sequence-length", "96")),
+            ("copies", texts * 4, ("--sequence-length", "96")),
+            ("pieces", texts, ("--sequence-length", "24")),
+        )
+    }
+    assert {one["num_rows"] for one in found.values()} == {6}
+    assert found["copies"]["num_examples"] == 4 * found["once"]["num_examples"]
+    assert found["pieces"]["num_examples"] > 3 * found["once"]["num_examples"]
+    bounds = [[found[name][end] for end in ("low", "high")] for name in ("once", "copies")]
+    assert bounds[0] == pytest.approx(bounds[1], rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,12 +18,12 @@ from engine.contract.events import EventWriter
 from engine.contract.run_dir import RunDir
 from engine.export import export_model
 from engine.fingerprint import (
+    MOST_TOKENS,
     NUM_TOP,
     PROBE,
     TOLERANCE,
     Fingerprint,
     fingerprint_of,
-    hash_of_tensors,
     probe_scores,
     recorded_base,
     recorded_result,
@@ -30,6 +32,7 @@ from engine.four_bit import FourBitFormat
 from engine.model import load_model
 from engine.preparation import prepare
 from engine.result import load_result
+from engine.weight_files import hash_of_files
 from tests.talks import Talks, changed_weights
 from tests.tiny import prepared, tiny_model_folder, tiny_spec
 
@@ -54,7 +57,7 @@ def test_a_run_records_its_base_and_its_result(talks: Talks, method: str) -> Non
     tuned = load_result(run.export, CPU)
     # It computes with the values that were stored; the run, with those that they were rounded from.
     assert result.difference(probe_scores(tuned)) < TOLERANCE / 3
-    assert result.tensors == hash_of_tensors(run.export)
+    assert result.files == hash_of_files(run.export)
     assert base.difference(probe_scores(tuned)) > 2 * result.difference(probe_scores(tuned))
     as_trained = recorded_base(run, as_trained=True)
     assert (as_trained is not None) == (method in ("lora", "qlora"))
@@ -76,7 +79,8 @@ def test_it_is_written_once(talks: Talks, tmp_path: Path) -> None:
     assert (run.path / "fingerprint.json").read_bytes() == before
     document = json.loads(before)
     assert document["base"]["probe"] == PROBE
-    assert len(document["base"]["tokens"]) == NUM_TOP
+    assert all(len(row) == NUM_TOP for row in document["base"]["tokens"])
+    assert 8 < len(document["base"]["tokens"]) <= MOST_TOKENS
 
 
 def test_probing_changes_neither_model_nor_chance(
@@ -91,7 +95,7 @@ def test_probing_changes_neither_model_nor_chance(
     assert loaded.model.training
     assert all(torch.equal(weights[name], one) for name, one in loaded.model.state_dict().items())
     assert torch.equal(probe_scores(loaded), scores)
-    assert float(scores.exp().sum()) == pytest.approx(1, abs=1e-4)
+    assert torch.allclose(scores.exp().sum(1), torch.ones(len(scores)), atol=1e-4)
 
 
 def test_a_model_with_dropout_is_known_again(tmp_path: Path) -> None:
@@ -108,15 +112,52 @@ def test_files_are_known_however_they_are_split(
     names = sorted(weights)
     for part, some in (("a", names[:5]), ("b", names[5:])):
         save_file({name: weights[name] for name in some}, tmp_path / f"{part}.safetensors")
-    assert hash_of_tensors(tmp_path) == hash_of_tensors(folder)
+    assert hash_of_files(tmp_path) == hash_of_files(folder)
     (tmp_path / "b.safetensors").unlink()
-    assert hash_of_tensors(tmp_path) != hash_of_tensors(folder)
+    assert hash_of_files(tmp_path) != hash_of_files(folder)
+
+
+@pytest.mark.parametrize("name", ["small", "large"])
+def test_other_numbers_of_the_same_shapes_are_other_files(tmp_path: Path, name: str) -> None:
+    weights = {"small": torch.zeros(1024), "large": torch.zeros(1 << 20, dtype=torch.bfloat16)}
+    save_file(weights, tmp_path / "model.safetensors")
+    before = hash_of_files(tmp_path)
+    save_file(dict(reversed(weights.items())), tmp_path / "model.safetensors")
+    assert hash_of_files(tmp_path) == before
+    for at in (0, -1):
+        changed = {key: one.clone() for key, one in weights.items()}
+        changed[name][at] = 2**-7
+        save_file(changed, tmp_path / "model.safetensors")
+        assert hash_of_files(tmp_path) != before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say what was read")
+def test_a_large_model_is_not_read_whole(tmp_path: Path) -> None:
+    for number in range(4):
+        save_file({f"{number}": torch.zeros(1 << 22)}, tmp_path / f"{number}.safetensors")
+    process = psutil.Process()
+    before = process.io_counters().read_chars
+    hash_of_files(tmp_path)
+    assert process.io_counters().read_chars - before < 200_000  # of 64 MiB
 
 
 def test_another_vocabulary_is_infinitely_far() -> None:
-    record = Fingerprint((7, 900), (-1.0, -2.0), "")
-    assert record.difference(torch.zeros(10)) == float("inf")
-    assert Fingerprint((7,), (-1.0,), "").difference(torch.zeros(10)) == 1.0
+    record = Fingerprint(((7, 900),), ((-1.0, -2.0),), "")
+    assert record.difference(torch.zeros(1, 10)) == float("inf")
+    assert record.distance(torch.zeros(1, 10)) == float("inf")
+    record = Fingerprint(((7,),), ((-1.0,),), "")
+    assert record.difference(torch.zeros(1, 10)) == 1.0
+    assert record.difference(torch.zeros(2, 10)) == float("inf")
+
+
+def test_distances_are_over_all_words_and_of_two_records_over_those_that_both_name() -> None:
+    one = Fingerprint(((1, 2), (1, 2)), ((-1.0, -2.0), (-1.0, -2.0)), "")
+    scores = torch.full((2, 10), -2.0)
+    assert one.distance(scores) == pytest.approx(0.5**0.5)
+    other = Fingerprint(((2, 3), (4, 5)), ((-2.5, -2.0), (-1.0, -2.0)), "")
+    assert one.apart(other) == other.apart(one) == 0.5
+    assert one.apart(one) == 0
+    assert one.apart(Fingerprint(((8,), (8,)), ((-1.0,), (-1.0,)), "")) == float("inf")
 
 
 @pytest.mark.parametrize(
@@ -125,11 +166,14 @@ def test_another_vocabulary_is_infinitely_far() -> None:
         None,
         [],
         {},
-        {"probe": "another text", "tokens": [1], "log_probabilities": [0.0], "tensors": ""},
-        {"probe": PROBE, "tokens": [], "log_probabilities": [], "tensors": ""},
-        {"probe": PROBE, "tokens": [1, 2], "log_probabilities": [0.0], "tensors": ""},
-        {"probe": PROBE, "tokens": ["x"], "log_probabilities": [0.0], "tensors": ""},
-        {"probe": PROBE, "tokens": [1], "log_probabilities": [0.0]},
+        # As earlier versions wrote it: with another probe.
+        {"probe": "Who are you?", "tokens": [1], "log_probabilities": [0.0], "tensors": ""},
+        {"probe": PROBE, "tokens": [1], "log_probabilities": [0.0], "files": ""},
+        {"probe": PROBE, "tokens": [], "log_probabilities": [], "files": ""},
+        {"probe": PROBE, "tokens": [[]], "log_probabilities": [[]], "files": ""},
+        {"probe": PROBE, "tokens": [[1, 2]], "log_probabilities": [[0.0]], "files": ""},
+        {"probe": PROBE, "tokens": [["x"]], "log_probabilities": [[0.0]], "files": ""},
+        {"probe": PROBE, "tokens": [[1]], "log_probabilities": [[0.0]]},
     ],
 )
 def test_what_is_no_record_is_none(document: object) -> None:

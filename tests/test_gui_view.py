@@ -381,7 +381,8 @@ def test_both_sides_answer_and_the_proof_is_earned() -> None:
         "b": "Arr, matey!",
     }
     assert last.proof is not None
-    assert "Checked: two different models" in chat.proof_mark(last.proof).word
+    # This client knows of no records.
+    assert "Two different models, of which there is no record" in chat.proof_mark(last.proof).word
     assert all(reply.is_done and reply.num_tokens == 4 for reply in last.replies.values())
 
 

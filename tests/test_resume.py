@@ -14,7 +14,10 @@ from engine.checkpoint import committed
 from engine.contract.errors import RequestError
 from engine.contract.events import Event, EventReader, EventWriter
 from engine.contract.run_dir import RunDir, create_run
+from engine.fingerprint import TOLERANCE, probe_scores, recorded_result
 from engine.preparation import prepare
+from engine.result import load_target
+from engine.target import find_target
 from engine.train import Stopped, Trainer
 from tests.tiny import assert_same_state, snapshot, tiny_model_folder, tiny_spec, write_jsonl
 
@@ -82,6 +85,16 @@ def work(run: RunDir, stop_after: int | None = None, kill_after: int | None = No
         except Killed:
             return
         trainer.save()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_checkpoint_says_what_the_model_is_known_by(make: Make, method: str) -> None:
+    run = make(method)
+    work(run, stop_after=2)
+    record = recorded_result(run.checkpoints / "step-000002")
+    assert record is not None
+    target = find_target(f"{run.path}@2", run.path.parent)
+    assert record.difference(probe_scores(load_target(target, torch.device("cpu")))) < TOLERANCE / 3
 
 
 def final_state(run: RunDir, steps: int = STEPS) -> dict[str, Tensor]:

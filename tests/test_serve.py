@@ -5,59 +5,24 @@ from __future__ import annotations
 import http.client
 import json
 import signal
-import socket
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import openai
 import pytest
 import torch
-import uvicorn
 
 import engine.serving.answerer
 from engine.commands.parser import main
 from engine.contract.bundled import STARTER
-from engine.contract.launch import PROJECT, engine_environment
 from engine.generate import Reply, Sampling, reply_to
 from engine.model import LoadedModel, load_model
 from engine.serving.answerer import Answerer
-from engine.serving.app import MOST_BODY_BYTES, make_app
-from engine.serving.gate import Gate
 from engine.serving.wire import StopText
+from tests.serving import HELLO, TOKEN, WAITING, asked, client_of, command_serving, raw, served
 from tests.workshop import wait_until
-
-HELLO: list[Any] = [{"role": "user", "content": "Hello! Who are you?"}]
-WAITING = 2
-TOKEN = "a-token-of-some-length"
-
-
-@contextmanager
-def served(loaded: LoadedModel, token: str | None = None) -> Iterator[int]:
-    """The port of a server in a thread of this process."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = int(listener.getsockname()[1])
-        app = make_app(Answerer(loaded, WAITING), "starter", loaded.max_position)
-        config = uvicorn.Config(
-            Gate(app, "127.0.0.1", port, token),  # pyright: ignore[reportArgumentType]
-            log_level="warning",
-            lifespan="off",
-            ws="none",
-            timeout_graceful_shutdown=1,
-        )
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-        thread.start()
-        wait_until(lambda: server.started)
-        yield port
-        server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
@@ -77,20 +42,9 @@ def client(port: int) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def client_of(port: int, token: str = "none") -> openai.OpenAI:
-    return openai.OpenAI(
-        base_url=f"http://127.0.0.1:{port}/v1", api_key=token, max_retries=0, timeout=60
-    )
-
-
 def expected_reply(starter: LoadedModel, **sampling: Any) -> Reply:
     sampling = {"max_new_tokens": 24, **sampling}
     return reply_to(starter.model, starter.tokenizer, HELLO, Sampling(**sampling))
-
-
-def asked(client: openai.OpenAI, **settings: Any) -> Any:
-    settings = {"temperature": 0, "max_tokens": 24, "messages": HELLO, **settings}
-    return client.chat.completions.create(model="starter", **settings)
 
 
 def test_the_model_is_listed(client: openai.OpenAI) -> None:
@@ -200,6 +154,7 @@ def test_messages_in_parts_and_a_developer(client: openai.OpenAI, starter: Loade
         ({"max_tokens": 0}, "0 is not a whole number"),
         ({"n": 2}, "this server does not do that"),
         ({"logprobs": True}, "this server does not do that"),
+        ({"web_search_options": {}}, "this server does not do that"),
         ({"stop": ["a"] * 5}, "not one to four texts"),
         ({"stop": [""]}, "not one to four texts"),
         (
@@ -223,81 +178,18 @@ def test_another_model_is_not_pretended(client: openai.OpenAI) -> None:
         client.chat.completions.create(model="gpt-4o", messages=HELLO)
 
 
-def raw(
-    port: int, method: str = "POST", path: str = "/v1/chat/completions", **changes: Any
-) -> tuple[int, dict[str, Any]]:
-    body = changes.pop("body", json.dumps({"messages": HELLO, "max_tokens": 1}).encode())
-    headers = {"Host": f"127.0.0.1:{port}", "Content_Type": "application/json", **changes}
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        connection.putrequest(method, path, skip_host=True)
-        for name, value in headers.items():
-            connection.putheader(name.replace("_", "-"), value)
-        connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders(body)
-        answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())
-    finally:
-        connection.close()
-
-
-@pytest.mark.parametrize(
-    ("changes", "status", "code"),
-    [
-        ({"Host": "evil.example"}, 403, "host_not_allowed"),
-        ({"Host": "127.0.0.1"}, 403, "host_not_allowed"),
-        ({"Host": "127.0.0.1:1"}, 403, "host_not_allowed"),
-        ({"Origin": "http://evil.example"}, 403, "origin_not_allowed"),
-        ({"Origin": "null"}, 403, "origin_not_allowed"),
-        ({"Sec_Fetch_Site": "cross-site"}, 403, "origin_not_allowed"),
-        ({"Content_Type": "text/plain"}, 415, None),
-        ({"body": b"{"}, 400, None),
-        ({"body": b"[]"}, 400, None),
-        ({"body": b"[" * 100_000}, 400, None),
-        ({"body": b'{"messages": "' + b"x" * MOST_BODY_BYTES + b'"}'}, 413, "request_too_large"),
-        ({"path": "/v1/nothing"}, 404, "not_found"),
-        ({"method": "GET"}, 405, "not_found"),
-    ],
-)
-def test_what_no_client_sends_is_refused(
-    port: int, changes: dict[str, Any], status: int, code: str | None
-) -> None:
-    found, document = raw(port, **changes)
-    assert found == status
-    assert set(document["error"]) == {"message", "type", "param", "code"}
-    assert document["error"]["code"] == code
-    assert raw(port)[0] == 200
-
-
-def test_names_of_this_computer_are_answered(port: int) -> None:
-    for host in ("localhost", "127.0.0.1", "[::1]"):
-        assert raw(port, Host=f"{host}:{port}")[0] == 200
-
-
-def test_a_token_is_asked_for_where_there_is_one(starter: LoadedModel) -> None:
-    with served(starter, TOKEN) as port:
-        with client_of(port, TOKEN) as client:
-            assert asked(client, max_tokens=1).choices
-        for wrong in ("none", TOKEN[:-1], TOKEN + "x", TOKEN.upper()):
-            with client_of(port, wrong) as client, pytest.raises(openai.AuthenticationError):
-                asked(client)
-        assert raw(port)[0] == 401
-        assert raw(port, Authorization="Bearer \u00e9".encode())[0] == 401
-        assert raw(port, Authorization=f"Bearer {TOKEN}", Origin="http://page")[0] == 200
-        assert raw(port, Authorization=f"Bearer {TOKEN}", Host="evil.example")[0] == 403
-
-
 class Hung:
     """A model that thinks until it is told to stop, and says when it begins and ends."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, first: str = "Well, ") -> None:
         self.begun, self.ended = 0, 0
+        self._first = first
         monkeypatch.setattr(engine.serving.answerer, "reply_to", self)
 
     def __call__(self, *arguments: Any) -> Reply:
         on_text, stop = arguments[4], arguments[5]
         self.begun += 1
-        on_text("Well, ")
+        on_text(self._first)
         deadline = time.monotonic() + 30
         while not stop():
             assert time.monotonic() < deadline
@@ -306,44 +198,62 @@ class Hung:
         return Reply("Well, ", 2, 0.1, 0.1, "stop")
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_goes_away_stops_its_answer(
-    port: int, monkeypatch: pytest.MonkeyPatch, stream: bool
-) -> None:
-    hung = Hung(monkeypatch)
-    body = json.dumps({"messages": HELLO, "stream": stream}).encode()
+@contextmanager
+def asking(port: int, stream: bool = False) -> Iterator[http.client.HTTPConnection]:
+    """A connection on which a question has been sent."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    body = json.dumps({"messages": HELLO, "stream": stream}).encode()
     connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
-    wait_until(lambda: hung.begun)
-    if stream:
-        with connection.getresponse() as answer:
-            assert answer.readline().startswith(b"data: ")
-    started = time.monotonic()
-    connection.close()
-    wait_until(lambda: hung.ended)
-    assert time.monotonic() - started < 5
-
-
-def test_a_full_queue_says_so(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    hung = Hung(monkeypatch)
-    bodies = json.dumps({"messages": HELLO}).encode()
-    waiting: list[http.client.HTTPConnection] = []
-    for number in range(1 + WAITING):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        connection.request(
-            "POST", "/v1/chat/completions", bodies, {"Content-Type": "application/json"}
-        )
-        waiting.append(connection)
-        if number == 0:
-            wait_until(lambda: hung.begun)
-    time.sleep(0.5)  # those that wait have arrived
-    with client_of(port) as client, pytest.raises(openai.RateLimitError, match="Too many"):
-        asked(client)
-    for connection in waiting:
+    try:
+        yield connection
+    finally:
         connection.close()
-    wait_until(lambda: hung.ended == hung.begun)
-    monkeypatch.undo()
-    assert raw(port)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("stream", "first"),
+    [(False, "Well, "), (True, "Well, "), (True, "")],
+    ids=["whole", "streamed", "streamed, before its first piece"],
+)
+def test_a_client_that_goes_away_stops_its_answer(
+    port: int, monkeypatch: pytest.MonkeyPatch, stream: bool, first: str
+) -> None:
+    hung = Hung(monkeypatch, first)
+    with asking(port, stream) as connection:
+        wait_until(lambda: hung.begun)
+        if stream and first:
+            with connection.getresponse() as answer:
+                assert answer.readline().startswith(b"data: ")
+        assert not hung.ended
+    wait_until(lambda: hung.ended)  # it would think for longer than this waits
+
+
+def fill(port: int, answerer: Answerer, stack: ExitStack, count: int) -> None:
+    """Questions that wait, and are there."""
+    before = answerer.num_waiting
+    for _ in range(count):
+        stack.enter_context(asking(port))
+    wait_until(lambda: answerer.num_waiting == before + count)
+
+
+def test_a_full_queue_says_so(starter: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    hung = Hung(monkeypatch)
+    answerer = Answerer(starter, WAITING)
+    with served(starter, answerer=answerer) as port, ExitStack() as stack:
+        stack.enter_context(asking(port))
+        wait_until(lambda: hung.begun)
+        with ExitStack() as waiting:
+            fill(port, answerer, waiting, WAITING)
+            with client_of(port) as client, pytest.raises(openai.RateLimitError, match="Too many"):
+                asked(client)
+        # Who went away leaves its place, though nothing has been answered meanwhile.
+        wait_until(lambda: answerer.num_waiting == 0)
+        fill(port, answerer, stack, WAITING)
+        assert (hung.begun, hung.ended) == (1, 0)
+        stack.close()
+        wait_until(lambda: hung.ended == hung.begun)
+        monkeypatch.undo()
+        assert raw(port)[0] == 200
 
 
 def test_a_model_that_fails_is_told_and_the_server_lives(
@@ -361,14 +271,41 @@ def test_a_model_that_fails_is_told_and_the_server_lives(
     assert asked(client, max_tokens=1).choices
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_how_a_model_failed_is_for_the_server_alone(
+    client: openai.OpenAI,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    early: bool,
+) -> None:
+    def fail(*arguments: Any) -> Reply:
+        if not early:
+            arguments[4]("Well, ")
+        raise OSError(2, "No such file", "/home/somebody/secret.bin")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.serving.answerer, "reply_to", fail)
+        with pytest.raises(openai.APIError, match="The model failed") as found:
+            list(asked(client, stream=True))
+    assert "secret" not in str(found.value)
+    assert "/home/somebody/secret.bin" in capfd.readouterr().err
+    assert asked(client, max_tokens=1).choices
+
+
 @pytest.mark.parametrize(
     ("arguments", "field", "sentence"),
     [
         (["--host", "0.0.0.0"], "--token", "others can reach 0.0.0.0, so a token is needed."),
         (["--token", ""], "--token", "it is empty"),
         (["--token", "a b"], "--token", "characters that no header has"),
+        (["--token", TOKEN[:15]], "--token", "it has 15 letters, and fewer than 16 can be guessed"),
+        (["--token", TOKEN, "--fresh-token"], "--fresh-token", "a token is named too"),
         (["--port", "70000"], "--port", "70000 is no port."),
-        (["--host", "256.1.1.1", "--token", "x"], "--port", "256.1.1.1:8000 cannot be listened on"),
+        (
+            ["--host", "256.1.1.1", "--token", TOKEN],
+            "--port",
+            "256.1.1.1:8000 cannot be listened on",
+        ),
     ],
 )
 def test_what_cannot_be_served_is_one_sentence(
@@ -388,19 +325,11 @@ def test_a_port_that_is_taken_is_one_sentence(
 
 
 def test_the_command_serves_a_model_until_ctrl_c() -> None:
-    command = [sys.executable, "-m", "engine", "serve", "starter", "--port", "0", "--device", "cpu"]
-    environment = {**engine_environment(), "QFT_SERVE_TOKEN": TOKEN}
-    with subprocess.Popen(
-        command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        try:
-            assert process.stdout
-            line = process.stdout.readline().decode()
-            assert line.startswith("starter answers at http://127.0.0.1:")
-            port = int(line.split("/v1")[0].rpartition(":")[2])
-            with client_of(port, TOKEN) as client:
-                assert asked(client, max_tokens=2).choices
-            process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 3
-        finally:
-            process.kill()
+    with command_serving(QFT_SERVE_TOKEN=TOKEN) as (process, port):
+        with client_of(port, TOKEN) as client:
+            assert asked(client, max_tokens=2).choices
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 3
+        assert b"Traceback" not in said
+        assert b"not encrypted" not in said

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from engine.contract.spec import RunSpec
 from engine.contract.spec_file import validate_spec
 from engine.data.batching import Batch
+from engine.freed_memory import give_back_freed_memory
 from engine.memory.plans import MemoryPlan
-from engine.meter import give_back_freed_memory
 from engine.methods.qft import QftMethod
 from engine.tensor_meter import LiveTensorMeter
 from tests.published import ALL_IN_CODES

@@ -11,6 +11,7 @@ import torch
 
 from engine.contract.bundled import STARTER
 from engine.contract.errors import RequestError
+from engine.contract.run_dir import create_run
 from engine.model import LoadedModel, load_model
 from engine.preparation import Prepared
 from engine.result import load_result, load_target
@@ -55,6 +56,27 @@ def test_its_base_is_the_model_it_began_with(talks: Talks, lora: Prepared) -> No
     assert find_base(str(talks.base), talks.runs) == find_target(str(talks.base), talks.runs)
     assert not same_model(target, find_target("starter", talks.runs))
     assert same(load_target(target, CPU), load_result(talks.base, CPU), lora)
+
+
+def test_a_run_s_original_is_named_after_the_run(
+    talks: Talks, lora: Prepared, tmp_path: Path
+) -> None:
+    """With the commit that the run pinned, and with the run, whose record it is proven by."""
+    run = talks.run("otto")
+    for text in ("otto@base", f"{run.path}@base"):
+        target = find_target(text, talks.runs)
+        assert (target.kind, target.run, target.is_tuned) == ("model", None, False)
+        for one in (target, find_base("otto", talks.runs), find_target("otto", talks.runs).base()):
+            assert one.original_of is not None
+            assert one.original_of.path == run.path
+            assert same_model(one, find_target(str(talks.base), talks.runs))
+    spec = run.spec()
+    model = spec.model.model_copy(update={"source": "owner/model", "revision": "c0ffee"})
+    pinned = spec.model_copy(update={"model": model})
+    create_run(tmp_path, pinned, "pinned")
+    target = find_target("pinned@base", tmp_path)
+    assert target.reference is not None
+    assert (target.reference.hub_id, target.revision) == ("owner/model", "c0ffee")
 
 
 def test_a_model_is_a_folder_a_name_or_the_starter(talks: Talks) -> None:

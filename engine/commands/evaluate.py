@@ -155,10 +155,15 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _difference_line(difference: Difference | None) -> str:
+    from engine.paired_difference import LEAST_ROWS
+
     assert difference is not None
     interval = difference.interval
     if interval is None:
-        return f"difference {difference.value:+.4f} nats; of one example there is no interval"
+        return (
+            f"difference {difference.value:+.4f} nats; of fewer than {LEAST_ROWS} rows there is no "
+            "interval"
+        )
     direction = "lower" if difference.value < 0 else "higher"
     verdict = f"clearly {direction}" if difference.is_clear else "no clear difference"
     return (

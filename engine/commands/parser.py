@@ -180,6 +180,7 @@ def _add_model_commands(commands: Commands[Parser]) -> None:
     serve.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on")
     serve.add_argument("--port", type=int, default=8000, metavar="N", help="0 for any free one")
     serve.add_argument("--token", metavar="T", help="what clients show; or set QFT_SERVE_TOKEN")
+    serve.add_argument("--fresh-token", action="store_true", help="make a token and print it")
     serve.add_argument("--device", default="auto", metavar="D", help="auto, cpu or cuda:N")
     for command in (ask, serve, xray):
         _add_runs(command)
@@ -234,7 +235,7 @@ def _add_trying_commands(commands: Commands[Parser]) -> None:
 
 def _add_export_command(commands: Commands[Parser]) -> None:
     export = commands.add_parser("export", help="a run's result as a folder for other programs")
-    export.add_argument("run", metavar="RUN", help="run folder or its name")
+    export.add_argument("run", metavar="RUN", help="run folder or its name; RUN@STEP: a checkpoint")
     export.add_argument("--to", required=True, metavar="hf|adapter|gguf", help="in which form")
     export.add_argument("--out", required=True, metavar="DIR", help="a folder that is not there")
     export.add_argument("--type", metavar="f16|q8_0", help="of a GGUF; q8_0 if left out")

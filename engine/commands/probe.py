@@ -6,8 +6,10 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from engine.commands.output import duration, print_json, print_mistakes
+from engine.contract.device_lock import claim_device
 from engine.contract.errors import ExitCode, RequestError
 from engine.contract.spec_file import read_spec
+from engine.memory.device_key import device_key
 from engine.memory.devices import choose_device
 from engine.memory.machine_rates import MachineRates, save_rates
 from engine.memory.units import gib
@@ -49,7 +51,8 @@ def measure_command(options: Namespace) -> ExitCode:
 
     from engine.measure_rates import measure_rates
 
-    rates = measure_rates(device)
+    with claim_device(device_key(device.id), "measuring"):
+        rates = measure_rates(device)
     try:
         path = save_rates(rates)
     except OSError as error:

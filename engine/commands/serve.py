@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import socket
 import sys
 from argparse import Namespace
@@ -16,27 +17,20 @@ if TYPE_CHECKING:
     from engine.serving.gate import Application
 
 TOKEN = "QFT_SERVE_TOKEN"
+SHORTEST_TOKEN = 16  # letters; fewer can be found by trying
 _TOKEN = re.compile(r"[!-~]{1,512}")  # what a header can carry
 _PATIENCE_S = 2
+_UNENCRYPTED = (
+    "Warning: the traffic is not encrypted. Whoever is on the network between can read token, "
+    "questions and answers."
+)
 
 
 def serve_command(options: Namespace) -> ExitCode:
     """Answer until Ctrl-C."""
     from engine.serving.gate import Gate, is_loopback
 
-    token = options.token if options.token is not None else os.environ.get(TOKEN) or None
-    if token is not None and not _TOKEN.fullmatch(token):
-        raise RequestError(
-            "--token",
-            "it is empty or has characters that no header has.",
-            "Use letters and digits.",
-        )
-    if token is None and not is_loopback(options.host):
-        raise RequestError(
-            "--token",
-            f"others can reach {options.host}, so a token is needed.",
-            f"Choose one and set {TOKEN} to it.",
-        )
+    token = _token(options, needed=not is_loopback(options.host))
     target = find_target(options.target, options.runs)
     with _listening(options.host, options.port) as listener:
         port = int(listener.getsockname()[1])
@@ -44,8 +38,42 @@ def serve_command(options: Namespace) -> ExitCode:
         shown = f"[{options.host}]" if ":" in options.host else options.host
         listener.listen()  # before the address is told: whoever connects at once waits, unrefused
         print(f"{target.name} answers at http://{shown}:{port}/v1, Ctrl-C ends it.", flush=True)
+        if options.fresh_token:
+            print(f"Its token is {token}", flush=True)
+        if not is_loopback(options.host):
+            print(_UNENCRYPTED, file=sys.stderr, flush=True)
         _serve(Gate(app, options.host, port, token), listener)
     return ExitCode.DONE
+
+
+def _token(options: Namespace, *, needed: bool) -> str | None:
+    """What clients have to show: a fresh one, the one that is named, or none on loopback."""
+    if options.fresh_token:
+        if options.token is not None:
+            raise RequestError("--fresh-token", "a token is named too.", "Leave one of them out.")
+        return secrets.token_urlsafe(24)
+    token = options.token if options.token is not None else os.environ.get(TOKEN) or None
+    if token is None:
+        if needed:
+            raise RequestError(
+                "--token",
+                f"others can reach {options.host}, so a token is needed.",
+                f"Add --fresh-token, which makes and prints one, or set {TOKEN}.",
+            )
+        return None
+    if not _TOKEN.fullmatch(token):
+        raise RequestError(
+            "--token",
+            "it is empty or has characters that no header has.",
+            "Use letters and digits.",
+        )
+    if len(token) < SHORTEST_TOKEN:
+        raise RequestError(
+            "--token",
+            f"it has {len(token)} letters, and fewer than {SHORTEST_TOKEN} can be guessed.",
+            "Use a longer one, or --fresh-token, which makes and prints one.",
+        )
+    return token
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -12,21 +12,7 @@ from engine.target import find_base, find_target
 
 def ask_command(options: Namespace) -> ExitCode:
     """Answer and exit."""
-    if not options.prompt.strip():
-        raise RequestError("PROMPT", "the question is empty.", "Write one.")
-    if not 0 <= options.temperature <= 10:
-        raise RequestError(
-            "--temperature", "it must be between 0 and 10.", "Use a number from 0 to 10."
-        )
-    if options.max_new_tokens < 1:
-        raise RequestError("--max-new-tokens", "it must be 1 or more.", "Use a whole number.")
-    if not 0 <= options.seed < 2**63:
-        raise RequestError(
-            "--seed", f"it must be between 0 and {2**63 - 1}.", "Use a smaller number, from 0."
-        )
-    for field, text in (("PROMPT", options.prompt), ("--system", options.system)):
-        if not is_unicode(text):
-            raise RequestError(field, "it is not UTF-8 text.", "Write it as UTF-8.")
+    _refuse_mistakes(options)
     find = find_base if options.base else find_target
     target = find(options.target, options.runs)
 
@@ -53,3 +39,21 @@ def ask_command(options: Namespace) -> ExitCode:
     else:
         print(reply.text)
     return ExitCode.DONE
+
+
+def _refuse_mistakes(options: Namespace) -> None:
+    if not options.prompt.strip():
+        raise RequestError("PROMPT", "the question is empty.", "Write one.")
+    if not 0 <= options.temperature <= 10:
+        raise RequestError(
+            "--temperature", "it must be between 0 and 10.", "Use a number from 0 to 10."
+        )
+    if options.max_new_tokens < 1:
+        raise RequestError("--max-new-tokens", "it must be 1 or more.", "Use a whole number.")
+    if not 0 <= options.seed < 2**63:
+        raise RequestError(
+            "--seed", f"it must be between 0 and {2**63 - 1}.", "Use a smaller number, from 0."
+        )
+    for field, text in (("PROMPT", options.prompt), ("--system", options.system)):
+        if not is_unicode(text):
+            raise RequestError(field, "it is not UTF-8 text.", "Write it as UTF-8.")

@@ -1,7 +1,8 @@
 """Who may use a GPU: one process at a time, by a lock that the kernel frees on any death.
 
-Training, chat and export share it. Beside the lock a JSON file says who holds it; whoever finds
-the lock taken names the holder, and nobody is ever put out of it.
+Training, chat, judging, serving and whatever tries or measures something share it; an export works
+in main memory and needs none. Beside the lock a JSON file says who holds it; whoever finds the lock
+taken names the holder, and nobody is ever put out of it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from engine.contract.durable import read_json, write_json
 from engine.contract.errors import RequestError
 from engine.contract.identity import Identity, current_identity, is_alive
 
-Purpose = Literal["training", "chat", "export", "judging", "serving", "trying"]
+Purpose = Literal["training", "chat", "judging", "serving", "a trial", "measuring"]
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 

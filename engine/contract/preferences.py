@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from engine.contract.votes import Vote
 
@@ -102,22 +100,6 @@ class WinRate:
             f"95 % confidence {interval.low:.1%} to {interval.high:.1%}; {verdict} ({beside})."
         )
 
-    def as_json(self) -> dict[str, Any]:
-        """The same for programs; shares from 0 to 1."""
-        interval = self.interval
-        return {
-            "model": self.model,
-            "other": self.other,
-            "wins": self.wins,
-            "losses": self.losses,
-            "ties": self.ties,
-            "both_bad": self.both_bad,
-            "rate": self.rate,
-            "low": interval.low if interval else None,
-            "high": interval.high if interval else None,
-            "winner": self.winner,
-        }
-
 
 def win_rate(votes: Iterable[Vote], model: str, other: str) -> WinRate:
     """Count the votes between two models, whatever side they were on.
@@ -139,14 +121,6 @@ def win_rate(votes: Iterable[Vote], model: str, other: str) -> WinRate:
         ties=choices.count("tie"),
         both_bad=choices.count("both_bad"),
     )
-
-
-def models_in(votes: Iterable[Vote]) -> tuple[str, ...]:
-    """Names of all models that were voted on, the ones with most votes first."""
-    counts: Counter[str] = Counter()
-    for vote in votes:
-        counts.update({vote.left.model, vote.right.model})
-    return tuple(sorted(counts, key=lambda name: (-counts[name], name)))
 
 
 def changed_models(votes: Iterable[Vote]) -> tuple[str, ...]:

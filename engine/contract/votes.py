@@ -80,6 +80,7 @@ class Vote(Frozen):
         seed: Of the sampling, the same on both sides.
         settings: Of the sampling: temperature and the like.
         choice: What the person preferred.
+        ballot: What was voted on, where the same can be shown again; it is voted on once.
     """
 
     time: float = Field(ge=0)
@@ -91,16 +92,12 @@ class Vote(Frozen):
         default_factory=dict[str, bool | int | float | str | None], max_length=MOST_MESSAGES
     )
     choice: Choice
+    ballot: str | None = Field(default=None, max_length=256)
 
     @property
     def winner(self) -> str | None:
         """Name of the preferred model; None for a tie, or where both are bad."""
         return {"left": self.left.model, "right": self.right.model}.get(self.choice)
-
-    @property
-    def loser(self) -> str | None:
-        """Name of the other one."""
-        return {"left": self.right.model, "right": self.left.model}.get(self.choice)
 
 
 @dataclass(frozen=True)

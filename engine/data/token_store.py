@@ -120,6 +120,11 @@ class StoredExamples(Sequence[Example]):
         starts = self._store.starts
         return starts[self.numbers + 1] - starts[self.numbers]
 
+    @property
+    def keys(self) -> np.ndarray:
+        """Content hash of each example's row: the same for all examples of a row and its copies."""
+        return self._store.keys[self.numbers]
+
 
 def lengths_of(examples: Sequence[Example]) -> Sequence[int]:
     """Tokens of each example, without reading those that are on disk."""

@@ -12,10 +12,15 @@ from typing import Any
 from transformers import AutoConfig
 
 from engine.contract.durable import read_json, write_json
-from engine.contract.errors import RequestError
 from engine.data.template_process import template_process
 from engine.exports.end_of_turn import turn_end_tokens
-from engine.exports.gguf_file import GgufType, PlacedTensor, place_tensors, write_gguf
+from engine.exports.gguf_file import (
+    GgufFacts,
+    GgufType,
+    PlacedTensor,
+    place_tensors,
+    write_gguf,
+)
 from engine.exports.gguf_layouts import notes_of
 from engine.exports.gguf_tokenizer import prove_tokens
 from engine.exports.gguf_vocabulary import Vocabulary, vocabulary_of
@@ -69,17 +74,14 @@ def export_model_folder(result: ResultFolder, out: Path) -> Exported:
 def export_adapter(result: ResultFolder, out: Path) -> Exported:
     """The adapter alone, for plain PEFT.
 
+    Args:
+        result: Of a run that trained one.
+        out: Where to.
+
     Raises:
-        RequestError: The run trained no adapter, or `out` cannot be written.
+        RequestError: `out` cannot be written.
     """
-    if not result.is_adapter:
-        kind = result.run.spec().method.kind
-        raise RequestError(
-            "--to",
-            f"{result.run.name} was tuned with {kind}, which changes every weight and has no "
-            "adapter.",
-            "Use --to hf or gguf.",
-        )
+    assert result.is_adapter, "whoever asks has made sure"
     with new_folder(out, result.file_bytes, result.run.path) as draft:
         copy_files(result.folder, draft)
         _write_card(result, draft, CardForm("adapter", "float32, adapter only"))
@@ -93,7 +95,7 @@ def export_gguf(result: ResultFolder, out: Path, kind: GgufType) -> Exported:
         RequestError: llama.cpp would not do the same, or `out` cannot be written.
     """
     needed = merged_bytes(result) * 2 if result.is_adapter else result.file_bytes
-    name = f"{result.run.name}-{kind}.gguf"
+    name = f"{result.name}-{kind}.gguf"
     with new_folder(out, needed, result.run.path) as draft:
         source, merge = result.folder, None
         if result.is_adapter:
@@ -133,15 +135,9 @@ def _write_gguf(result: ResultFolder, source: Path, path: Path, kind: GgufType) 
     ends = _end_tokens(source, tokenizer)
     vocabulary = vocabulary_of(tokenizer, config.vocab_size, ends)
     texts_compared = prove_tokens(vocabulary, tokenizer, _texts(tokenizer))
-    facts = facts_of(result.run)
-    template = tokenizer.get_chat_template()
-    licence = facts.licence
-    write_gguf(
-        *(path, config, placed, vocabulary, kind),
-        name=facts.name,
-        template=template,
-        licence=licence,
-    )
+    of_run = facts_of(result.run, step=result.step)
+    facts = GgufFacts(of_run.name, tokenizer.get_chat_template(), of_run.licence)
+    write_gguf(path, config, placed, vocabulary, kind, facts)
     bos = str(tokenizer.bos_token or "") if vocabulary.add_bos else ""
     stops = [tokenizer.convert_ids_to_tokens(end) for end in ends]
     made = modelfile(path.name, parts_of(tokenizer), stops, bos)
@@ -199,5 +195,5 @@ def _gguf_format(kind: GgufType) -> str:
 
 
 def _write_card(result: ResultFolder, draft: Path, form: CardForm) -> None:
-    text = model_card(facts_of(result.run), form)
+    text = model_card(facts_of(result.run, step=result.step), form)
     (draft / CARD).write_text(text, encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -105,16 +105,28 @@ def _kind_of(name: str, shape: tuple[int, ...], wish: GgufType) -> GGMLQuantizat
     return GGMLQuantizationType.F16 if shape[-1] % block else _TYPES[wish]
 
 
+@dataclass(frozen=True)
+class GgufFacts:
+    """What a GGUF tells of a model beside its weights and its tokenizer.
+
+    Attributes:
+        name: For people.
+        template: The chat template, in Jinja.
+        licence: Of the base, where it is known.
+    """
+
+    name: str
+    template: str
+    licence: str | None
+
+
 def write_gguf(
     path: Path,
     config: Any,
-    placed: Iterable[PlacedTensor],
+    placed: Sequence[PlacedTensor],
     vocabulary: Vocabulary,
     kind: GgufType,
-    *,
-    name: str,
-    template: str,
-    licence: str | None,
+    facts: GgufFacts,
 ) -> None:
     """Write the file, one tensor in memory at a time.
 
@@ -124,27 +136,19 @@ def write_gguf(
         placed: As `place_tensors` found it.
         vocabulary: The tokenizer.
         kind: The format of the matrices.
-        name: Of the model, for people.
-        template: The chat template, in Jinja.
-        licence: Of the base, where it is known.
+        facts: What else it tells.
 
     Raises:
         RequestError: A weight does not fit into the format.
         OSError: The disk is full or failing.
     """
     layout = layout_of(config)
-    placed = list(placed)
     writer = GGUFWriter(None, MODEL_ARCH_NAMES[layout.architecture])
     try:
-        writer.add_type(GGUFType.MODEL)
-        writer.add_name(_PHI_3.sub("Phi 3", name))
-        if licence:
-            writer.add_license(licence)
-        writer.add_file_type(_FILE_TYPES[kind])
-        writer.add_quantization_version(GGML_QUANT_VERSION)
+        _add_facts(writer, facts, kind)
         describe(writer, config)
         _add_vocabulary(writer, vocabulary)
-        writer.add_chat_template(template)
+        writer.add_chat_template(facts.template)
         for one in placed:
             writer.add_tensor_info(
                 one.name, one.shape, np.dtype(np.float32), one.nbytes, raw_dtype=one.kind
@@ -156,6 +160,15 @@ def write_gguf(
             writer.write_tensor_data(values)
     finally:
         writer.close()
+
+
+def _add_facts(writer: GGUFWriter, facts: GgufFacts, kind: GgufType) -> None:
+    writer.add_type(GGUFType.MODEL)
+    writer.add_name(_PHI_3.sub("Phi 3", facts.name))
+    if facts.licence:
+        writer.add_license(facts.licence)
+    writer.add_file_type(_FILE_TYPES[kind])
+    writer.add_quantization_version(GGML_QUANT_VERSION)
 
 
 def _add_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary) -> None:

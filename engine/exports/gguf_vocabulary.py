@@ -60,18 +60,9 @@ def vocabulary_of(tokenizer: Any, num_tokens: int, turn_ends: Sequence[int]) -> 
     Raises:
         RequestError: llama.cpp has no tokenizer that would do the same.
     """
-    if not tokenizer.is_fast:
-        raise _refusal("it has no tokenizer.json")
-    document = json.loads(tokenizer.backend_tokenizer.to_str())
+    document = _document(tokenizer, num_tokens)
     bpe = document["model"]
-    if bpe["type"] != "BPE" or bpe.get("dropout"):
-        raise _refusal(f"its kind is {bpe['type']}")
     added = {int(one["id"]): one for one in document["added_tokens"]}
-    for one in added.values():
-        if one["lstrip"] or one["rstrip"] or one["single_word"]:
-            raise _refusal(f"{one['content']} takes in the spaces beside it")
-    if len(tokenizer) > num_tokens:
-        raise _refusal(f"it has {len(tokenizer):,} tokens and the model {num_tokens:,}")
     is_pieces = bool(bpe.get("byte_fallback"))
     way, notes = (None, ()) if is_pieces else _byte_level(tokenizer, document)
     tokens, types = _tokens(bpe["vocab"], added, num_tokens, bytes_too=is_pieces)
@@ -91,6 +82,22 @@ def vocabulary_of(tokenizer: Any, num_tokens: int, turn_ends: Sequence[int]) -> 
         add_space=is_pieces and tokenizer.convert_ids_to_tokens(bare[0]).startswith(SPACE),
         notes=notes,
     )
+
+
+def _document(tokenizer: Any, num_tokens: int) -> dict[str, Any]:
+    """What tokenizer.json says of pairs of bytes or of pieces."""
+    if not tokenizer.is_fast:
+        raise _refusal("it has no tokenizer.json")
+    document = json.loads(tokenizer.backend_tokenizer.to_str())
+    bpe = document["model"]
+    if bpe["type"] != "BPE" or bpe.get("dropout"):
+        raise _refusal(f"its kind is {bpe['type']}")
+    for one in document["added_tokens"]:
+        if one["lstrip"] or one["rstrip"] or one["single_word"]:
+            raise _refusal(f"{one['content']} takes in the spaces beside it")
+    if len(tokenizer) > num_tokens:
+        raise _refusal(f"it has {len(tokenizer):,} tokens and the model {num_tokens:,}")
+    return document
 
 
 def _byte_level(tokenizer: Any, document: dict[str, Any]) -> tuple[Way, Sequence[str]]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine.checkpoint import disk_errors
+from engine.contract.drafts import commit_draft, draft_folder
 from engine.contract.durable import sync_file, sync_folder
 from engine.contract.errors import RequestError
 from engine.contract.paths import is_folder
@@ -33,29 +34,24 @@ def new_folder(out: Path, needed_bytes: int, keep_out_of: Path) -> Iterator[Path
     """
     out = out.absolute()
     check_out(out, keep_out_of)
-    _check_room(out.parent, needed_bytes)
-    draft = out.with_name(f".{out.name}-new-{os.getpid()}")
+    check_room(out.parent, needed_bytes)
     try:
-        with disk_errors():
-            draft.mkdir()
+        with disk_errors(), draft_folder(out.parent, out.name) as draft:
             yield draft
-        for file in draft.iterdir():
-            file.chmod(_usual_mode())
-            sync_file(file)
-        sync_folder(draft)
-        if out.exists():
-            out.rmdir()
-        draft.rename(out)
-        sync_folder(out.parent)
+            for file in draft.iterdir():
+                file.chmod(_usual_mode())
+                sync_file(file)
+            sync_folder(draft)
+            if out.exists():
+                out.rmdir()
+            commit_draft(draft, out)
+            sync_folder(out.parent)
     except OSError as error:
         # numpy tells no cause where less was written than it asked for.
         reason = (error.strerror or "the disk is full or failing").lower()
         raise RequestError(
             FIELD, f"{out} could not be written: {reason}.", "Choose another place."
         ) from error
-    finally:
-        # After the rename there is none.
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _usual_mode() -> int:
@@ -88,7 +84,12 @@ def check_out(out: Path, keep_out_of: Path) -> None:
         raise RequestError(FIELD, f"{out.parent} is no folder.", "Make it first.")
 
 
-def _check_room(folder: Path, needed_bytes: int) -> None:
+def check_room(folder: Path, needed_bytes: int) -> None:
+    """Refuse a disk that is too full.
+
+    Raises:
+        RequestError: It has not enough room for so many bytes, or cannot be asked.
+    """
     needed = needed_bytes + _BESIDE_WEIGHTS
     try:
         free = shutil.disk_usage(folder).free

@@ -1,4 +1,7 @@
-"""A run's own export, which others are made from: checked to be whole, merged where it must be."""
+"""A run's own export, which others are made from: checked to be whole, merged where it must be.
+
+All of it is done in main memory: an export needs no GPU, so none is locked for it.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +33,22 @@ _INDEX = "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class ResultFolder:
-    """The export of a run.
+    """The export of a run, or what its export would be at a checkpoint.
 
     Attributes:
         is_adapter: It is an adapter beside a base, not a model of its own.
+        step: Of the checkpoint; None for the run's result.
     """
 
     run: RunDir
     folder: Path
     is_adapter: bool
+    step: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called by those it is handed on to."""
+        return self.run.name if self.step is None else f"{self.run.name}-step-{self.step}"
 
     @property
     def file_bytes(self) -> int:

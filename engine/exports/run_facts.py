@@ -25,7 +25,7 @@ class RunFacts:
     """Of one run. None is what its folder does not tell.
 
     Attributes:
-        name: The run folder's.
+        name: The run folder's, with the step of a checkpoint.
         steps: Updates that were done.
         num_rows: Rows of data that were used, held-out ones among them.
         loss_before: Nats per token on held-out rows before the first step.
@@ -61,12 +61,13 @@ class RunFacts:
         return source if looks_like_hub and not is_local else re.split(r"[/\\]", source)[-1]
 
 
-def facts_of(run: RunDir, base_folder: Path | None = None) -> RunFacts:
+def facts_of(run: RunDir, base_folder: Path | None = None, step: int | None = None) -> RunFacts:
     """Read what a run's folder tells; it may be training still.
 
     Args:
         run: With a spec.
         base_folder: Of the model that it began with, where that is known.
+        step: Of a checkpoint that the facts are about; None for the last step.
 
     Raises:
         RequestError: The spec cannot be read.
@@ -75,19 +76,19 @@ def facts_of(run: RunDir, base_folder: Path | None = None) -> RunFacts:
     history, events = RunHistory(), EventReader(run.events_path).read()
     history.add(events)
     rows = [event["rows"] for event in events if event.get("rows") is not None]
-    evals = history.evals
+    steps = history.last_step if step is None else step
+    evals = {at: event for at, event in history.evals.items() if at <= steps}
     last_eval = max(evals, default=0)
-    last_step = history.steps.get(history.last_step)
     reference = resolve_model(spec.model.source)
     return RunFacts(
-        name=run.name,
+        name=run.name if step is None else f"{run.name}-step-{step}",
         spec=spec,
-        steps=history.last_step,
+        steps=steps,
         num_rows=rows[-1] if rows else _known_rows(spec),
         loss_before=_loss(evals.get(0)),
         loss_after=_loss(evals.get(last_eval)) if last_eval else None,
         eval_step=last_eval or None,
-        train_loss=_loss(last_step),
+        train_loss=_loss(history.steps.get(steps)),
         peak_bytes=history.measured["peak_bytes"] if history.measured else None,
         hardware=(history.forecast or {}).get("device"),
         base=reference.hub_id or reference.name,

@@ -76,18 +76,18 @@ def save_rates(rates: MachineRates) -> Path:
 
 def _from_json(document: dict[str, Any]) -> MachineRates | None:
     flops = as_object(document.get("flops_per_s"))
-    bytes_per_s = _rate(document.get("bytes_per_s"))
-    per_operation = _rate(document.get("seconds_per_operation"))
+    bytes_per_s = positive_number(document.get("bytes_per_s"))
+    per_operation = positive_number(document.get("seconds_per_operation"))
     device = document.get("device")
     if document.get("schema_version") != SCHEMA or not isinstance(device, str) or not flops:
         return None
-    by_format = {name: _rate(value) for name, value in flops.items()}
+    by_format = {name: positive_number(value) for name, value in flops.items()}
     if bytes_per_s is None or per_operation is None or None in by_format.values():
         return None
     return MachineRates(device, cast("dict[str, float]", by_format), bytes_per_s, per_operation)
 
 
-def _rate(value: object) -> float | None:
+def positive_number(value: object) -> float | None:
     """A number that can be divided by; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

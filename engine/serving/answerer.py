@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import queue
+import sys
 import threading
+import traceback
+from collections import deque
 from collections.abc import AsyncIterator
 
 from engine.contract.errors import RequestError
@@ -18,6 +20,10 @@ WAITING = 8
 
 class BusyError(Exception):
     """So many questions wait that no more are taken."""
+
+
+class NoAnswerError(Exception):
+    """The model failed; the message is fit for whoever asked."""
 
 
 class Ticket:
@@ -52,7 +58,7 @@ class Ticket:
 
         Raises:
             RequestError: It cannot be answered.
-            RuntimeError: The model failed.
+            NoAnswerError: The model failed, or nobody wanted the answer before it began.
         """
         try:
             while True:
@@ -76,35 +82,53 @@ class Answerer:
 
     def __init__(self, loaded: LoadedModel, waiting: int = WAITING) -> None:
         self._loaded = loaded
-        self._tickets: queue.Queue[Ticket] = queue.Queue(maxsize=waiting)
+        self._most = waiting
+        self._waiting: deque[Ticket] = deque()
+        self._changed = threading.Condition()
         threading.Thread(target=self._work, name="answer", daemon=True).start()
 
     def ask(self, question: Question) -> Ticket:
-        """Put a question in the queue.
+        """Put a question in the queue. Those that nobody wants any more take no place in it.
 
         Raises:
             BusyError: The queue is full.
         """
         ticket = Ticket(question)
-        try:
-            self._tickets.put_nowait(ticket)
-        except queue.Full:
-            raise BusyError from None
+        with self._changed:
+            for gone in [one for one in self._waiting if one.is_stopped]:
+                self._waiting.remove(gone)
+                gone.put(_unwanted())
+            if len(self._waiting) >= self._most:
+                raise BusyError
+            self._waiting.append(ticket)
+            self._changed.notify()
         return ticket
+
+    @property
+    def num_waiting(self) -> int:
+        """Questions in the queue that somebody still wants."""
+        with self._changed:
+            return sum(not ticket.is_stopped for ticket in self._waiting)
 
     def _work(self) -> None:
         while True:
-            ticket = self._tickets.get()
-            if ticket.is_stopped:
-                continue
-            try:
-                ticket.put(self._answer(ticket))
-            except RequestError as error:
-                ticket.put(error)
-            except Exception as error:  # told to whoever asked; the next question is another
-                lacks = is_out_of_memory(error)
-                what = "there is not enough memory for this" if lacks else f"it failed: {error}"
-                ticket.put(RuntimeError(f"The model did not answer: {what}."))
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting)
+                ticket = self._waiting.popleft()
+            ticket.put(self._outcome(ticket))
+
+    def _outcome(self, ticket: Ticket) -> Reply | Exception:
+        if ticket.is_stopped:
+            return _unwanted()
+        try:
+            return self._answer(ticket)
+        except RequestError as error:
+            return error
+        except Exception as error:  # the next question is another
+            if is_out_of_memory(error):
+                return NoAnswerError("There is not enough memory to answer this.")
+            traceback.print_exc(file=sys.stderr)  # may name files: not for whoever asked
+            return NoAnswerError("The model failed; the server's own output says how.")
 
     def _answer(self, ticket: Ticket) -> Reply:
         stop_text = StopText(ticket.question.stops)
@@ -124,3 +148,7 @@ class Answerer:
         if not stop_text.found and (rest := stop_text.rest()):
             ticket.put(rest)
         return reply
+
+
+def _unwanted() -> NoAnswerError:
+    return NoAnswerError("Nobody waited for the answer.")

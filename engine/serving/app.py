@@ -6,17 +6,18 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from engine.contract.errors import RequestError
 from engine.generate import Reply
-from engine.serving.answerer import Answerer, BusyError, Ticket
+from engine.serving.answerer import Answerer, BusyError, NoAnswerError, Ticket
 from engine.serving.wire import (
     DONE,
     Completion,
@@ -64,16 +65,8 @@ def make_app(answerer: Answerer, name: str, context: int | None) -> FastAPI:
     async def chat(request: Request) -> Response:
         try:
             return await _answered(request, answerer, name, context or _USUAL_CONTEXT)
-        except _Refused as refused:
-            return refused.response
-        except RequestError as error:
-            sentence = f"{error.field}: {error.message} {error.advice}".strip()
-            return _Refused(400, sentence, param=error.field).response
-        except BusyError:
-            sentence = "Too many questions wait already. Ask again in a moment."
-            return _Refused(429, sentence, code="queue_full").response
-        except RuntimeError as error:
-            return _Refused(500, str(error)).response
+        except (_Refused, RequestError, BusyError, NoAnswerError) as error:
+            return _refusal_for(error).response
 
     @app.exception_handler(HTTPException)
     async def not_here(request: Request, error: HTTPException) -> Response:
@@ -84,6 +77,18 @@ def make_app(answerer: Answerer, name: str, context: int | None) -> FastAPI:
     return app
 
 
+def _refusal_for(error: Exception) -> _Refused:
+    if isinstance(error, _Refused):
+        return error
+    if isinstance(error, RequestError):
+        sentence = f"{error.field}: {error.message} {error.advice}".strip()
+        return _Refused(400, sentence, param=error.field)
+    if isinstance(error, BusyError):
+        sentence = "Too many questions wait already. Ask again in a moment."
+        return _Refused(429, sentence, code="queue_full")
+    return _Refused(500, str(error))
+
+
 async def _answered(request: Request, answerer: Answerer, name: str, context: int) -> Response:
     document = await _document(request)
     if document.get("model") not in (None, name):
@@ -91,7 +96,7 @@ async def _answered(request: Request, answerer: Answerer, name: str, context: in
     question = question_in(document, context)
     ticket, completion = answerer.ask(question), Completion(name)
     if question.is_streamed:
-        return await _streamed(ticket, completion)
+        return await _streamed(request, ticket, completion)
     return JSONResponse(await _whole(request, ticket, completion))
 
 
@@ -113,10 +118,13 @@ async def _document(request: Request) -> dict[str, Any]:
     body = bytearray()
     if not declared.isdecimal() or int(declared) > MOST_BODY_BYTES:
         raise _too_large()
-    async for part in request.stream():
-        body += part
-        if len(body) > MOST_BODY_BYTES:
-            raise _too_large()
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > MOST_BODY_BYTES:
+                raise _too_large()
+    except ClientDisconnect as error:
+        raise _Refused(400, "The request was cut off.") from error
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -132,34 +140,41 @@ def _too_large() -> _Refused:
 
 
 async def _whole(request: Request, ticket: Ticket, completion: Completion) -> dict[str, Any]:
-    watch = asyncio.create_task(_stop_when_gone(request, ticket))
     text = ""
-    try:
+    async with _stopped_when_gone(request, ticket):
         async for event in ticket.events():
             if isinstance(event, Reply):
                 return completion.whole(text, event)
             text += event
+    raise AssertionError("a ticket ends with its reply")
+
+
+@asynccontextmanager
+async def _stopped_when_gone(request: Request, ticket: Ticket) -> AsyncIterator[None]:
+    """Meanwhile a client that goes away ends its answer, and so does an error."""
+    watch = asyncio.create_task(_watch(request, ticket))
+    try:
+        yield
+    except BaseException:
+        ticket.stop()
+        raise
     finally:
         watch.cancel()
         with suppress(asyncio.CancelledError):
             await watch
-    raise AssertionError("a ticket ends with its reply")
 
 
-async def _stop_when_gone(request: Request, ticket: Ticket) -> None:
+async def _watch(request: Request, ticket: Ticket) -> None:
     while not await request.is_disconnected():
         await asyncio.sleep(_LOOK_EVERY_S)
     ticket.stop()
 
 
-async def _streamed(ticket: Ticket, completion: Completion) -> Response:
+async def _streamed(request: Request, ticket: Ticket, completion: Completion) -> Response:
     """Begins when the first piece is there, so that a refusal is still an error's status."""
     events = ticket.events()
-    try:
+    async with _stopped_when_gone(request, ticket):
         first = await anext(events)
-    except BaseException:
-        ticket.stop()
-        raise
     return StreamingResponse(
         _chunks(first, events, ticket, completion), media_type="text/event-stream"
     )
@@ -178,7 +193,7 @@ async def _chunks(
         yield completion.chunk({}, finish_reason(event))
         if ticket.question.wants_usage:
             yield completion.usage_chunk(event)
-    except RuntimeError as error:
+    except NoAnswerError as error:
         yield error_event(str(error))
     finally:
         ticket.stop()

@@ -2,17 +2,23 @@
 
 On loopback a hostile page in a browser on the same computer could call: by a name of its own that
 resolves here, or by a request that needs no permission. So only the names of this computer are
-answered, and pages only with the token. Off loopback a token is needed always.
+answered, and pages only with the token. Off loopback a token is needed always. Whoever shows wrong
+ones has to wait, longer each time.
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import ipaddress
 import json
+import math
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
+from engine.serving.patience import Patience
 from engine.serving.wire import error_document
 
 Message = MutableMapping[str, Any]
@@ -36,6 +42,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class _Refusal:
+    status: int
+    sentence: str
+    code: str
+    retry_after_s: int | None = None
+
+
 class Gate:
     """An ASGI application in front of another: every request passes here first, or not at all.
 
@@ -44,12 +58,21 @@ class Gate:
         host: The address that is listened on.
         port: Part of every name that is answered on loopback.
         token: What a client has to show; None for none, on loopback only.
+        clock: Seconds that only grow, by which those who showed wrong tokens wait.
     """
 
-    def __init__(self, app: Application, host: str, port: int, token: str | None) -> None:
+    def __init__(
+        self,
+        app: Application,
+        host: str,
+        port: int,
+        token: str | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         assert token or is_loopback(host), "off loopback a token is needed"
         self._app = app
-        self._token = token.encode() if token else None
+        self._token = _digest(token.encode()) if token else None
+        self._patience = Patience(clock)
         self._hosts: frozenset[str] | None = None
         if is_loopback(host):
             bare = _LOOPBACK_NAMES if port == 80 else ()
@@ -65,28 +88,45 @@ class Gate:
         if refusal is None:
             await self._app(scope, receive, send)
         else:
-            await _refuse(send, *refusal)
+            await _refuse(send, refusal)
 
-    def _refusal(self, scope: Scope) -> tuple[int, str, str] | None:
-        """Status, sentence and code to refuse with."""
+    def _refusal(self, scope: Scope) -> _Refusal | None:
         hosts = _values(scope, b"host")
         if self._hosts is not None and (len(hosts) != 1 or hosts[0].lower() not in self._hosts):
-            return 403, "This server does not answer to that host name.", "host_not_allowed"
+            sentence = "This server does not answer to that host name."
+            return _Refusal(403, sentence, "host_not_allowed")
         if self._token is not None:
-            if self._shows_token(scope):
-                return None
-            return 401, "The token is missing or wrong.", "invalid_api_key"
+            return self._refusal_by_token(scope, self._token)
         sites = _values(scope, b"sec-fetch-site")
         if _values(scope, b"origin") or set(sites) - {"none"}:
-            return 403, "Pages may call this server only with a token.", "origin_not_allowed"
+            sentence = "Pages may call this server only with a token."
+            return _Refusal(403, sentence, "origin_not_allowed")
         return None
 
-    def _shows_token(self, scope: Scope) -> bool:
-        assert self._token is not None
-        shown = _values(scope, b"authorization")
-        kind, _, value = (shown[0] if len(shown) == 1 else "").partition(" ")
-        given = value.strip().encode("utf-8", "surrogateescape")
-        return kind.lower() == "bearer" and hmac.compare_digest(given, self._token)
+    def _refusal_by_token(self, scope: Scope, token: bytes) -> _Refusal | None:
+        """A right token is refused too while its address waits: else nothing were slowed down."""
+        address = (scope.get("client") or ("",))[0]
+        if wait := math.ceil(self._patience.wait_s(address)):
+            sentence = f"Too many wrong tokens came from this address. Try again in {wait} s."
+            return _Refusal(429, sentence, "too_many_wrong_tokens", wait)
+        shown = _shown_token(scope)
+        if shown is not None and hmac.compare_digest(_digest(shown), token):
+            self._patience.right(address)
+            return None
+        if shown is not None:
+            self._patience.wrong(address)
+        return _Refusal(401, "The token is missing or wrong.", "invalid_api_key")
+
+
+def _digest(token: bytes) -> bytes:
+    """Of one length for all, so that comparing takes the same time whatever is shown."""
+    return hashlib.sha256(token).digest()
+
+
+def _shown_token(scope: Scope) -> bytes | None:
+    shown = _values(scope, b"authorization")
+    kind, _, value = (shown[0] if len(shown) == 1 else "").partition(" ")
+    return value.strip().encode("utf-8", "surrogateescape") if kind.lower() == "bearer" else None
 
 
 def _values(scope: Scope, name: bytes) -> list[str]:
@@ -97,12 +137,15 @@ def _values(scope: Scope, name: bytes) -> list[str]:
     ]
 
 
-async def _refuse(send: Send, status: int, sentence: str, code: str) -> None:
-    body = json.dumps(error_document(sentence, "invalid_request_error", code)).encode()
+async def _refuse(send: Send, refusal: _Refusal) -> None:
+    document = error_document(refusal.sentence, "invalid_request_error", refusal.code)
+    body = json.dumps(document).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),  # what is left of a refused body is not read
     ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    if refusal.retry_after_s is not None:
+        headers.append((b"retry-after", str(refusal.retry_after_s).encode()))
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

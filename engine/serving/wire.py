@@ -1,7 +1,8 @@
 """OpenAI's words: what a request for a chat completion says, and what is answered to it.
 
-https://platform.openai.com/docs/api-reference/chat. What a single local model cannot do, such as
-calling tools or scoring words, is refused in a sentence, never left out in silence.
+https://platform.openai.com/docs/api-reference/chat. What would change an answer and is not there,
+such as calling tools or scoring words, is refused in a sentence. Names that are not known are
+passed over, since clients of many servers send some that mean nothing here.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ _UNAVAILABLE: Mapping[str, tuple[Any, ...]] = {
     "tools": ([],),
     "functions": ([],),
     "tool_choice": ("none", "auto"),
+    "function_call": ("none", "auto"),
+    "web_search_options": (),
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
     "logit_bias": ({},),

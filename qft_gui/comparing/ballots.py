@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.contract.durable import read_json
+from engine.contract.durable import as_object, read_json
 from engine.contract.errors import RequestError
 from engine.contract.preferences import changed_models, win_rate
 from engine.contract.run_dir import RunDir, list_runs
 from engine.contract.strengths import strengths
 from engine.contract.votes import Choice, Message, Vote, VotedSide, append_vote, read_votes
-from qft_gui.answers import Settings, Side
-from qft_gui.comparing.conversation import Conversation, Turn
+from qft_gui.answers import Reply, Settings, Side
+from qft_gui.comparing.conversation import Conversation
 from qft_gui.comparing.pair import BASE, Pair
 from qft_gui.comparing.sides import Sides
 from qft_gui.comparing.standing import Standing
+from qft_gui.comparing.turn import Turn
 from qft_gui.service import Service
 
 FILE = "votes.jsonl"
@@ -26,15 +27,20 @@ FILE = "votes.jsonl"
 
 @dataclass(frozen=True)
 class Ballot:
-    """What is voted on: two replies to the same messages, by side, and who was shown first."""
+    """What is voted on: two replies to the same messages, by side, and who was shown first.
+
+    Attributes:
+        id: Tells it from others that may be voted on after a restart; None where that cannot be.
+    """
 
     pair: Pair
+    names: Mapping[Side, str]
     order: tuple[Side, ...]
-    replies: dict[Side, str]
+    replies: Mapping[Side, Reply]
     earlier: dict[Side, tuple[str, ...]]
     questions: tuple[str, ...]
     settings: Settings
-    seed: int
+    id: str | None = None
 
 
 class Ballots:
@@ -70,7 +76,7 @@ class Ballots:
         run = self._sides.ballot_run(ballot.pair)
         if run is None:
             raise RequestError("votes", self.why_not(ballot.pair), "Choose a run on one side.")
-        left, right = (self._voted(ballot, side) for side in ballot.order)
+        left, right = (_voted(ballot, side) for side in ballot.order)
         system = ballot.settings.system.strip()
         told = [Message(role="system", content=system)] if system else []
         told += [Message(role="user", content=question) for question in ballot.questions]
@@ -79,32 +85,36 @@ class Ballots:
             left=left,
             right=right,
             messages=tuple(told),
-            seed=ballot.seed,
+            seed=ballot.settings.seed,
             settings=ballot.settings.as_json(),
             choice=choice,
+            ballot=ballot.id,
         )
         append_vote(run.path / FILE, vote)
 
-    def _voted(self, ballot: Ballot, side: Side) -> VotedSide:
-        value = ballot.pair.values[side]
-        return VotedSide(
-            model=self._sides.name(value),
-            fingerprint=self._fingerprint(value),
-            reply=ballot.replies[side],
-            earlier=ballot.earlier[side],
-        )
+    def cast_before(self, ballot: Ballot) -> Choice | None:
+        """How this was voted on already, by what the run's folder holds."""
+        run = self._sides.ballot_run(ballot.pair)
+        votes = read_votes(run.path / FILE).votes if run is not None and ballot.id else ()
+        return next((vote.choice for vote in votes if vote.ballot == ballot.id), None)
 
-    def _fingerprint(self, value: str) -> str | None:
+    def prints(self, pair: Pair) -> dict[Side, str | None]:
+        """What tells the weights of those who answer now from others of their name."""
+        return {side: self._print(value) for side, value in pair.values.items()}
+
+    def _print(self, value: str) -> str | None:
         """A short hash of what the engine recorded of these weights."""
+        runs = self._service.runs
         if value.startswith(BASE):
-            record = RunDir(self._service.runs / value[len(BASE) :]).fingerprint
-        elif (run := self._sides.run_of(value)) is not None and "@" not in value:
-            record = read_json(self._service.runs / run / "export" / "fingerprint.json")
-        else:
-            record = None
-        if record is None:
+            # What it was beside an adapter is of the run, not of the model.
+            kept = RunDir(runs / value[len(BASE) :]).fingerprint or {}
+            return _short(kept.get("base"))
+        run = self._sides.run_of(value)
+        if run is None:
             return None
-        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+        step = value[len(run) + 1 :]
+        folder = runs / run / (f"checkpoints/step-{int(step):06d}" if step else "export")
+        return _short((read_json(folder / "fingerprint.json") or {}).get("result"))
 
     def standing(self, pair: Pair) -> Standing:
         """Count all votes of all runs that began with the same model."""
@@ -139,20 +149,39 @@ class Ballots:
         return [one for one in list_runs(self._service.runs) if _base(one) == own]
 
 
+def _short(record: object) -> str | None:
+    """Of the weight files where their hash was recorded: scores differ a little by device."""
+    found = as_object(record)
+    if found is None:
+        return None
+    told = found.get("files") or found
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _voted(ballot: Ballot, side: Side) -> VotedSide:
+    reply = ballot.replies[side]
+    return VotedSide(
+        model=ballot.names[side],
+        fingerprint=reply.fingerprint,
+        reply=reply.text,
+        earlier=ballot.earlier[side],
+    )
+
+
 def ballot_of(conversation: Conversation, turn: Turn) -> Ballot:
     """A turn of a conversation as it is voted on."""
     before = conversation.earlier(turn)
     return Ballot(
         pair=conversation.pair,
         order=turn.order,
-        replies={side: turn.replies[side].text for side in turn.order},
+        names=turn.names,
+        replies={side: turn.replies[side] for side in turn.order},
         earlier={
             side: tuple(one.replies[side].text for one in before if side in one.replies)
             for side in turn.order
         },
         questions=(*(one.question for one in before), turn.question),
-        settings=turn.settings,
-        seed=turn.settings.seed + turn.generation,
+        settings=turn.asked[turn.order[0]],
     )
 
 

@@ -2,67 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import secrets
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 from engine.contract.votes import Choice
-from qft_gui.answers import SIDES, Answer, Proof, Reply, Settings, Side
+from qft_gui.answers import Answer, Proof, Settings, Side
+from qft_gui.chat_floor import Asker
 from qft_gui.comparing.pair import Pair
+from qft_gui.comparing.turn import Turn, drawn_order
 
 Messages = dict[Side, list[dict[str, str]]]
-
-
-@dataclass
-class Turn:
-    """A question and its replies.
-
-    Attributes:
-        number: Of the turn in its conversation; never used again.
-        question: What both were asked.
-        order: Who is shown first; drawn by lot where the turn is blind.
-        names: What people call the sides.
-        settings: What they were asked with.
-        is_blind: Whether names and speeds are hidden until the vote.
-        replies: By side, as far as they are written.
-        generation: Raised when replies are written anew.
-        changed: Version of the conversation at the last change.
-        vote: What the person preferred, by place.
-    """
-
-    number: int
-    question: str
-    order: tuple[Side, ...]
-    names: Mapping[Side, str]
-    settings: Settings
-    is_blind: bool
-    replies: dict[Side, Reply] = field(default_factory=dict[Side, Reply])
-    generation: int = 0
-    changed: int = 0
-    vote: Choice | None = None
-    is_answering: bool = True
-
-    @property
-    def is_hidden(self) -> bool:
-        """Whether nobody may know yet who said what."""
-        return self.is_blind and self.vote is None
-
-    @property
-    def awaits_vote(self) -> bool:
-        """Whether both replies are there and nobody voted."""
-        both = [self.replies.get(side, Reply()) for side in SIDES]
-        return self.is_hidden and not self.is_answering and all(one.is_done for one in both)
-
-
-def drawn_order(secret: bytes, what: str) -> tuple[Side, Side]:
-    """Who is shown on the left, decided by a secret and the name of what is shown."""
-    first = hmac.new(secret, what.encode(), hashlib.sha256).digest()[0] & 1
-    return ("b", "a") if first else ("a", "b")
 
 
 class Conversation:
@@ -78,6 +31,8 @@ class Conversation:
         self.loading = ""
         self.problem = ""
         self.returned = ""
+        self.asker: Asker | None = None
+        self._former: Turn | None = None
         self._secret = secrets.token_bytes(32)
         self._numbers = 0
         self._lock = threading.RLock()
@@ -107,8 +62,7 @@ class Conversation:
         """Add a turn that waits for its replies.
 
         Returns:
-            The turn, and what each side is sent, those shown first at first: in a blind turn the
-            order of the answers tells nothing.
+            The turn, and what each side is sent, those shown first at first.
         """
         with self._lock:
             self._numbers += 1
@@ -116,22 +70,29 @@ class Conversation:
             if is_blind and len(sides) > 1:
                 order = drawn_order(self._secret, str(self._numbers))
             turn = Turn(self._numbers, question, order, dict(names), settings, is_blind)
+            turn.asked = dict.fromkeys(order, settings)
             self.turns.append(turn)
             self.problem = self.returned = ""
             self._touch(turn)
             return turn, self._messages(turn, order)
 
     def begin_again(self, sides: tuple[Side, ...], settings: Settings) -> tuple[Turn, Messages]:
-        """Have the last question answered anew by one side or both."""
+        """Have the last question answered anew by one side or both.
+
+        Where nothing comes of it, the replies are what they were before.
+        """
         with self._lock:
             turn = self.turns[-1]
-            if turn.is_blind and turn.vote is not None:
+            self._former = replace(turn, replies=dict(turn.replies), asked=dict(turn.asked))
+            if turn.is_blind and not turn.is_hidden:
                 self._numbers += 1
                 turn.order = drawn_order(self._secret, str(self._numbers))
-            turn.settings, turn.vote, turn.is_answering = settings, None, True
+            turn.settings, turn.vote, turn.is_revealed = settings, None, False
+            turn.is_answering, turn.ended = True, ""
             turn.generation += 1
             for side in sides:
                 turn.replies.pop(side, None)
+                turn.asked[side] = settings.with_seed(settings.seed + turn.generation)
             self.problem = ""
             self._touch(turn)
             return turn, self._messages(turn, tuple(s for s in turn.order if s in sides))
@@ -160,9 +121,12 @@ class Conversation:
             turn.is_answering, self.loading = False, ""
             self.problem = problem or self.problem
             said_nothing = not any(reply.text or reply.is_done for reply in turn.replies.values())
-            if self.problem and said_nothing and turn in self.turns:
+            if self._former is not None:
+                turn.bring_back(self._former)
+                self._former = None
+            elif self.problem and said_nothing and turn in self.turns:
                 self.turns.remove(turn)
-                self.returned = turn.question
+                self.problem, self.returned = turn.ended or self.problem, turn.question
                 self.epoch += 1
             self._touch(turn)
 
@@ -200,6 +164,14 @@ class Conversation:
         with self._lock:
             turn.vote = None
             self._touch(turn)
+
+    def reveal(self, number: int) -> None:
+        """Show who is who without a vote."""
+        with self._lock:
+            turn = self.turn(number)
+            if turn is not None and turn.can_be_revealed:
+                turn.is_revealed = True
+                self._touch(turn)
 
     def turn(self, number: int) -> Turn | None:
         """One turn."""

@@ -12,6 +12,7 @@ from qft_gui.chat_client import ChatError
 from qft_gui.chat_room import ChatRoom
 from qft_gui.comparing.ballots import Ballots, ballot_of
 from qft_gui.comparing.conversation import Conversation, Messages
+from qft_gui.comparing.downloads import Downloads
 from qft_gui.comparing.errands import Errands, Kind, held_out_questions
 from qft_gui.comparing.frames import Frames
 from qft_gui.comparing.lists import Lists, sample_prompts
@@ -34,31 +35,39 @@ class CompareDesk:
     Args:
         service: The runs.
         room: The chat.
+        is_for_others: Whether other computers can reach the page: then it writes to no folder that
+            was typed.
     """
 
-    def __init__(self, service: Service, room: ChatRoom) -> None:
+    def __init__(self, service: Service, room: ChatRoom, *, is_for_others: bool = False) -> None:
         self._room = room
         self._sides = Sides(service)
-        self._talks = Talks(room, self._sides)
+        self._downloads = Downloads(self._sides)
         self._ballots = Ballots(service, self._sides)
+        self._talks = Talks(room, self._sides, self._ballots.prints)
         self._lists = Lists(room, self._sides, self._ballots)
-        self._errands = Errands(service.runs)
-        self._frames = Frames(service, room, self._sides, self._ballots, self._lists, self._errands)
+        self._errands = Errands(service.runs, is_for_others=is_for_others)
+        self._frames = Frames(
+            *(service, room, self._sides, self._ballots, self._lists, self._errands),
+            self._downloads,
+        )
         self._acts: dict[str, Callable[[Conversation, Request], Answer | None]] = {
             "look": lambda talk, wish: None,
             "show": self._show,
             "choose": self._choose,
+            "allow": lambda talk, wish: self._downloads.allow(talk.pair),
             "ask": self._ask,
             "again": self._again,
             "stop": lambda talk, wish: self._talks.stop(talk),
             "edit": self._edit,
             "clear": lambda talk, wish: talk.clear(),
             "vote": self._vote,
+            "reveal": lambda talk, wish: talk.reveal(_whole(wish.get("turn"))),
             "unload": self._unload,
             "prompt": self._prompt,
             "list": self._begin_list,
             "list_go_on": self._go_on,
-            "list_cancel": lambda talk, wish: self._lists.cancel(),
+            "list_cancel": lambda talk, wish: self._lists.cancel(self._lists.of(talk.pair)),
             "list_vote": self._vote_in_list,
             "sample": self._sample,
             "judge": self._judge,
@@ -116,9 +125,11 @@ class CompareDesk:
         is_blind = wish.get("blind") is True
         if is_blind and (why := self._ballots.why_not(talk.pair)):
             raise RequestError("blind", why, "Switch the blind vote off.")
+        self._downloads.refuse(talk.pair)
         self._talks.ask(talk, wish.get("question"), settings, is_blind=is_blind)
 
     def _again(self, talk: Conversation, wish: Request) -> None:
+        self._downloads.refuse(talk.pair)
         sides = _SIDES.get(str(wish.get("side")), ("a", "b"))
         self._talks.ask_again(talk, sides, _settings(wish))
 
@@ -139,7 +150,7 @@ class CompareDesk:
 
     def _unload(self, talk: Conversation, wish: Request) -> Answer:
         if not self._room.unload():
-            raise RequestError("chat", "An answer is being given.", "Stop it first.")
+            raise RequestError("chat", self._room.busy or "An answer is being given.")
         talk.proof = None
         return {"said": "The models left memory."}
 
@@ -154,7 +165,7 @@ class CompareDesk:
             raise RequestError("prompt", "No question was asked yet.", "Ask one first.")
         if any(turn.is_hidden for turn in talk.turns):
             # Two templates would tell who is who.
-            raise RequestError("prompt", "A vote is open.", "Vote first.")
+            raise RequestError("prompt", "A vote is open.", "Vote, or show who they were.")
         found = self._room.prompts(known, settings)
         names = self._sides.names(talk.pair)
         return {
@@ -172,18 +183,21 @@ class CompareDesk:
 
     def _begin_list(self, talk: Conversation, wish: Request) -> None:
         text = wish.get("prompts")
+        self._downloads.refuse(talk.pair)
         lines = text.splitlines() if isinstance(text, str) else []
         self._lists.begin(talk.pair, tuple(lines), _settings(wish))
 
     def _go_on(self, talk: Conversation, wish: Request) -> None:
         found = self._lists.of(talk.pair)
         if found is not None:
+            self._downloads.refuse(found.pair)
             self._lists.go_on(found)
 
     def _vote_in_list(self, talk: Conversation, wish: Request) -> None:
         found = self._lists.of(talk.pair)
-        if found is not None and found.id == wish.get("list"):
-            self._lists.vote(found, _whole(wish.get("prompt")), _choice(wish))
+        if found is None or found.id != wish.get("list"):
+            raise RequestError("votes", "There is another list by now.", "Vote on that.")
+        self._lists.vote(found, _whole(wish.get("prompt")), _choice(wish))
 
     def _sample(self, talk: Conversation, wish: Request) -> Answer:
         """Held-out prompts: those of a bundled dataset at once, others once they are found."""
@@ -205,21 +219,24 @@ class CompareDesk:
         return {"prompt_text": "\n".join(asked)}
 
     def _judge(self, talk: Conversation, wish: Request) -> None:
-        self._errands.judge(self._run(talk), str(wish.get("data") or ""))
+        self._downloads.refuse(talk.pair)
+        self._errands.judge(self._subject(talk), str(wish.get("data") or ""))
 
     def _export(self, talk: Conversation, wish: Request) -> None:
+        self._downloads.refuse(talk.pair)
         form, folder = str(wish.get("form")), str(wish.get("folder") or "")
-        self._errands.export(self._run(talk), form, folder)
+        self._errands.export(self._subject(talk), form, folder)
 
     def _cancel(self, talk: Conversation, wish: Request) -> None:
         if wish.get("what") in get_args(Kind):
-            self._errands.cancel(wish["what"], self._run(talk))
+            self._errands.cancel(wish["what"], self._subject(talk))
 
-    def _run(self, talk: Conversation) -> str:
-        run = self._sides.ballot_run(talk.pair)
-        if run is None:
-            raise RequestError("run", "Neither side is a run.", "Choose a run's result.")
-        return run.name
+    def _subject(self, talk: Conversation) -> str:
+        subject = self._sides.subject(talk.pair)
+        if subject is None:
+            what = "Neither side is the result or a checkpoint of a run."
+            raise RequestError("run", what, "Choose one on the right.")
+        return subject
 
     def _download(self, talk: Conversation, wish: Request) -> Answer:
         form = "csv" if wish.get("form") == "csv" else "jsonl"

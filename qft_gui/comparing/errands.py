@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from engine.contract.drafts import remove_leftovers
 from engine.contract.errors import RequestError, RequestErrors, mistakes
 from engine.contract.paths import typed_path
 from qft_gui.data_wish import DataWish
@@ -29,11 +30,17 @@ _AT_WORK: dict[Kind, str] = {
 
 @dataclass
 class Errand:
-    """One command, on its way or over. Of a cancelled one nothing is kept."""
+    """One command, on its way or over. Of a cancelled one nothing is kept.
 
-    run: str
+    Attributes:
+        subject: A run, or `RUN@STEP` for one of its checkpoints.
+        folder: In which an export is made.
+    """
+
+    subject: str
     arguments: tuple[str, ...]
     answer: dict[str, Any] | None = None
+    folder: Path | None = None
     error: RequestError | None = None
     is_cancelled: bool = False
     started: float = field(default_factory=time.monotonic)
@@ -54,23 +61,36 @@ class Errands:
 
     Args:
         runs: Folder of all runs.
+        is_for_others: Whether other computers can reach the page: then nothing is written to a
+            folder that was typed.
     """
 
-    def __init__(self, runs: Path) -> None:
+    def __init__(self, runs: Path, *, is_for_others: bool = False) -> None:
         self._runs = runs
+        self._is_for_others = is_for_others
         self._engines: dict[Kind, TetheredEngine] = {
             kind: TetheredEngine() for kind in get_args(Kind)
         }
         self._errands: dict[tuple[Kind, str], Errand] = {}
         self._lock = threading.Lock()
 
-    def of(self, kind: Kind, run: str) -> Errand | None:
-        """What was begun for a run."""
-        found = self._errands.get((kind, run))
+    @property
+    def exports(self) -> Path:
+        """Where exports go if nobody says otherwise: beside the runs."""
+        return self._runs.parent / "exports"
+
+    @property
+    def may_type(self) -> bool:
+        """Whether a folder may be typed."""
+        return not self._is_for_others
+
+    def of(self, kind: Kind, subject: str) -> Errand | None:
+        """What was begun for a run or a checkpoint."""
+        found = self._errands.get((kind, subject))
         return None if found is None or found.is_cancelled else found
 
-    def judge(self, run: str, data: str) -> None:
-        """Measure a run on data, or on what it held out where none is named.
+    def judge(self, subject: str, data: str) -> None:
+        """Measure a run or a checkpoint on data, or on what it held out where none is named.
 
         Raises:
             RequestError: Something is being measured.
@@ -78,23 +98,34 @@ class Errands:
         chosen = data.strip()[:MOST_CHARACTERS]
         if chosen.startswith("-"):
             raise RequestError("data", f"{chosen[:80]} is no dataset.", "Name a file or a sample.")
-        self._begin("eval", run, [run, *([chosen] if chosen else [])])
+        self._begin("eval", subject, [subject, *([chosen] if chosen else [])])
 
-    def export(self, run: str, form: str, folder: str) -> None:
-        """Write a run's result into a new folder.
+    def export(self, subject: str, form: str, folder: str) -> None:
+        """Write the result of a run, or one of its checkpoints, into a new folder.
 
         Raises:
-            RequestError: There is no such form, or something is being exported.
+            RequestError: There is no such form, the folder may not be chosen, or something is being
+                exported.
         """
         if form not in FORMS:
             raise RequestError("form", "There is no such form.", "Choose one of the list.")
-        out = typed_path(folder.strip()[:MOST_CHARACTERS]) if folder.strip() else None
-        if out is None:
-            out = self.free_folder(run, form)
-            out.parent.mkdir(parents=True, exist_ok=True)
         kind = ["--type", form] if FORMS[form] == "gguf" else []
+        out = self._chosen_folder(subject, form, folder.strip())
         # With `=` no folder's name is taken for an option.
-        self._begin("export", run, [run, "--to", FORMS[form], *kind, f"--out={out.absolute()}"])
+        arguments = [subject, "--to", FORMS[form], *kind, f"--out={out}"]
+        self._begin("export", subject, arguments, out.parent)
+
+    def _chosen_folder(self, subject: str, form: str, typed: str) -> Path:
+        if typed and self._is_for_others:
+            raise RequestError(
+                "folder",
+                "Other computers can reach this page, so it writes to no folder that is typed.",
+                f"Leave it empty: the export goes into {self.exports}.",
+            )
+        if typed:
+            return typed_path(typed[:MOST_CHARACTERS]).absolute()
+        self.exports.mkdir(parents=True, exist_ok=True)
+        return self.free_folder(subject, form).absolute()
 
     def look_into_data(self, run: str, document: dict[str, Any]) -> None:
         """Find out what the data's held-out part asks.
@@ -110,23 +141,25 @@ class Errands:
         # Of an option that is given twice the last one counts.
         self._begin("check", run, [*wish.arguments(1), f"--num-examples={MOST_EXAMPLES}"])
 
-    def free_folder(self, run: str, form: str) -> Path:
-        """Where an export goes if nobody says otherwise: beside the runs, over nothing."""
-        name = f"{run}-{FORMS.get(form, form)}" + (f"-{form}" if FORMS.get(form) == "gguf" else "")
-        folder = self._runs.parent / "exports"
-        path, number = folder / name, 2
+    def free_folder(self, subject: str, form: str) -> Path:
+        """Where an export goes if nobody says otherwise: over nothing that is there."""
+        kind = FORMS.get(form, form)
+        name = f"{subject.replace('@', '-step-')}-{kind}" + (f"-{form}" if kind == "gguf" else "")
+        path, number = self.exports / name, 2
         while path.exists():
-            path, number = folder / f"{name}-{number}", number + 1
+            path, number = self.exports / f"{name}-{number}", number + 1
         return path
 
-    def cancel(self, kind: Kind, run: str) -> None:
+    def cancel(self, kind: Kind, subject: str) -> None:
         """End a command; nothing is kept of it."""
-        found = self.of(kind, run)
+        found = self.of(kind, subject)
         if found is not None and not found.is_over:
             found.is_cancelled = True
             self._engines[kind].end()
 
-    def _begin(self, kind: Kind, run: str, arguments: list[str]) -> None:
+    def _begin(
+        self, kind: Kind, subject: str, arguments: list[str], folder: Path | None = None
+    ) -> None:
         with self._lock:
             at_work = next(
                 (one for (k, _), one in self._errands.items() if k == kind and not one.is_over),
@@ -134,11 +167,11 @@ class Errands:
             )
             if at_work is not None:
                 raise RequestError(
-                    kind, f"{at_work.run} {_AT_WORK[kind]}.", "Wait for that, or cancel it."
+                    kind, f"{at_work.subject} {_AT_WORK[kind]}.", "Wait for that, or cancel it."
                 )
             where = [] if kind == "check" else ["--runs", str(self._runs)]
-            errand = Errand(run, (kind, *arguments, *where))
-            self._errands[kind, run] = errand
+            errand = Errand(subject, (kind, *arguments, *where), folder=folder)
+            self._errands[kind, subject] = errand
         threading.Thread(target=self._work, args=(kind, errand), name=kind, daemon=True).start()
 
     def _work(self, kind: Kind, errand: Errand) -> None:
@@ -151,6 +184,9 @@ class Errands:
         except OSError as error:
             reason = error.strerror or type(error).__name__
             errand.error = RequestError("engine", f"The engine could not be started: {reason}.")
+        finally:
+            if errand.folder is not None:
+                remove_leftovers(errand.folder)
 
 
 def held_out_questions(errand: Errand | None) -> list[str]:

@@ -2,73 +2,89 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from engine.contract.device_lock import DeviceHolder, holder_of
 from engine.contract.errors import RequestError
+from engine.memory.answering import FOUR_BIT, AnsweringModel, needed_bytes, needed_bytes_shared
 from engine.memory.device_key import device_key
 from engine.memory.devices import Device, choose_device
-from qft_gui.comparing.pair import BASE, Pair
+from engine.memory.holders import holders
+from engine.memory.load_speed import expected_load_s
+from qft_gui.comparing.made_of import MadeOf
+from qft_gui.comparing.pair import Pair
 from qft_gui.comparing.sides import Sides
-from qft_gui.view.numbers import gib
-
-ADAPTERS = ("lora", "qlora")
-# What the worker keeps free beside the weights of both.
-ROOM_BESIDE = 1.2
+from qft_gui.view.numbers import duration, gib
 
 
-def expected_plan(sides: Sides, pair: Pair, device: Device | None = None) -> list[str]:
+def expected_plan(
+    sides: Sides, pair: Pair, device: Device | None = None, *, is_replacing: bool = False
+) -> list[str]:
     """Sentences about a pair that is not loaded yet.
 
     Args:
         sides: Who can be asked.
         pair: Who will be.
         device: Where; by default what `auto` means now.
+        is_replacing: Whether other models of the chat leave memory for it.
     """
     if not pair.right:
         return []
     device = device or choose_device("auto")
     lines = _holder_line(device)
-    if not pair.left:
-        return [*lines, _alone(sides, pair, device)]
-    method = _shared_method(sides, pair)
-    if method is not None:
-        lines.append("One set of weights will be in memory; the adapter is switched per answer.")
-        if method == "qlora":
-            lines.append("The original answers from its weights in 4 bits, as in training.")
-        return lines
-    sizes = [sides.weight_bytes(value) for value in (pair.left, pair.right)]
-    known = [size for size in sizes if size is not None]
-    if len(known) < 2:
-        lines.append("What is not on this computer has to be downloaded before it can answer.")
-        return lines
-    needed, free = sum(known), device.free_bytes
-    if ROOM_BESIDE * needed <= free:
-        lines.append(f"Both will be in memory: about {gib(needed)} of {gib(free)} GiB free.")
-    else:
-        lines.append(
-            f"Both need about {gib(needed)} GiB and {gib(free)} are free: each is loaded when it "
-            "is asked. How long that takes is said once the first is there."
-        )
+    if is_replacing:
+        device = _without_the_chat(device)
+    try:
+        made = [sides.made_of(value) for value in pair.values.values()]
+        models = [one.memory for one in made]
+        here = [one for one in models if one is not None]
+        if len(here) < len(models):
+            return [*lines, "How much memory it takes is known once the download is there."]
+        if len(here) == 1:
+            return [*lines, _fitting("One model", needed_bytes(here, device.kind), device)]
+        if made[0].shares_weights_with(made[1]):
+            return [*lines, *_shared(made, here, device)]
+        return [*lines, _two(list(sides.names(pair).values()), here, device)]
+    except RequestError as error:
+        return [*lines, error.message]
+
+
+def _fitting(what: str, needed: int, device: Device) -> str:
+    """`what` is one thing."""
+    free = gib(device.free_bytes)
+    if needed <= device.free_bytes:
+        return f"{what} will be in memory, about {gib(needed)} of {free} GiB free."
+    return f"{what} needs about {gib(needed)} GiB and {free} are free: it may not fit."
+
+
+def _shared(made: Sequence[MadeOf], models: Sequence[AnsweringModel], device: Device) -> list[str]:
+    lines = [_fitting("One set of weights", needed_bytes_shared(models, device.kind), device)]
+    lines.append("The adapter is switched for each answer.")
+    forms = [one.base_form for one in made]
+    if FOUR_BIT in forms and None in forms:
+        lines.append("The original answers from its weights in 4 bits, as in training.")
     return lines
 
 
-def _alone(sides: Sides, pair: Pair, device: Device) -> str:
-    size = sides.weight_bytes(pair.right)
-    if size is None:
-        return "One model will be in memory."
-    return f"One model will be in memory: about {gib(size)} of {gib(device.free_bytes)} GiB free."
+def _two(names: Sequence[str], models: Sequence[AnsweringModel], device: Device) -> str:
+    needed, free = needed_bytes(models, device.kind), device.free_bytes
+    if needed <= free:
+        return f"Both will be in memory, about {gib(needed)} of {gib(free)} GiB free."
+    waits = [
+        f"{name} in about {duration(expected_load_s(one.weights_bytes, device))}"
+        for name, one in zip(names, models, strict=True)
+    ]
+    return (
+        f"Both need about {gib(needed)} GiB and {gib(free)} are free: each is loaded when it is "
+        f"asked, {' and '.join(waits)}."
+    )
 
 
-def _shared_method(sides: Sides, pair: Pair) -> str | None:
-    """The method of an adapter that shares the weights of the other side."""
-    for value, other in ((pair.right, pair.left), (pair.left, pair.right)):
-        method = sides.method_of(value)
-        if method in ADAPTERS:
-            base = sides.name(f"{BASE}{sides.run_of(value)}")
-            run = sides.run_of(other)
-            has_same_base = base == sides.name(f"{BASE}{run}" if run else other)
-            has_same_form = run is None or sides.method_of(other) == method
-            return method if has_same_base and has_same_form else None
-    return None
+def _without_the_chat(device: Device) -> Device:
+    """With as much free as there will be when the chat's models have left."""
+    held = sum(one.held_bytes or 0 for one in holders(device) if one.kind == "chat")
+    return replace(device, free_bytes=min(device.total_bytes, device.free_bytes + held))
 
 
 def _holder_line(device: Device) -> list[str]:

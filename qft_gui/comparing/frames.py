@@ -10,15 +10,19 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
+from engine.contract.errors import RequestError
 from engine.contract.run_dir import default_runs
+from qft_gui.answers import Proof
 from qft_gui.chat_room import ChatRoom
 from qft_gui.comparing.ballots import Ballots
-from qft_gui.comparing.conversation import Conversation, Turn
+from qft_gui.comparing.conversation import Conversation
+from qft_gui.comparing.downloads import Downloads
 from qft_gui.comparing.errands import FORMS, Errands
 from qft_gui.comparing.expected_plan import expected_plan
 from qft_gui.comparing.lists import Lists, sample_prompts
-from qft_gui.comparing.pair import Pair
+from qft_gui.comparing.pair import BASE, Pair
 from qft_gui.comparing.sides import Sides
+from qft_gui.comparing.turn import Turn
 from qft_gui.service import Service
 from qft_gui.view.chat import memory_lines, proof_mark, turn_frame
 from qft_gui.view.comparison import (
@@ -45,6 +49,7 @@ class Frames:
         ballots: Ballots,
         lists: Lists,
         errands: Errands,
+        downloads: Downloads,
     ) -> None:
         self._service = service
         self._room = room
@@ -52,6 +57,7 @@ class Frames:
         self._ballots = ballots
         self._lists = lists
         self._errands = errands
+        self._downloads = downloads
 
     def first_pair(self) -> Pair:
         """The newest result beside its original; without one the starter alone."""
@@ -95,15 +101,16 @@ class Frames:
         chosen = self._lists.of(pair)
         sample = sample_prompts(run)
         at_work = self._lists.is_at_work(chosen)
-        name = run.name if run else ""
+        name, subject = run.name if run else "", self._sides.subject(pair) or ""
         return {
             "stamp": known,
             **({"choices": choices} if known != stamp else {}),
             "left": pair.left,
             "right": pair.right,
             "empty": "" if pair.right else NOTHING_TRAINED,
-            "proof": self._proof(talk),
+            "proof": self._mark(talk),
             "memory": self._memory(talk),
+            "download": self._downloads.frame(pair),
             "loaded": self._room.is_loaded,
             "why_not_blind": self._ballots.why_not(pair),
             "chips": list(sample[1][:NUM_CHIPS]) if sample else [],
@@ -112,10 +119,12 @@ class Frames:
             "list": list_frame(chosen, self._lists.problem, is_at_work=at_work),
             "data": errand_frame(self._errands.of("check", name), "Looking into the data,"),
             "run": name,
-            "judged": judgement_frame(self._errands.of("eval", name)),
+            "subject": subject,
+            "judged": judgement_frame(self._errands.of("eval", subject)),
             "exported": export_frame(
-                self._errands.of("export", name),
-                {form: str(self._errands.free_folder(name, form)) for form in FORMS},
+                self._errands.of("export", subject),
+                {form: str(self._errands.free_folder(subject, form)) for form in FORMS},
+                may_type=self._errands.may_type,
             ),
             "serve": _serve_line(pair, self._sides, self._service.runs),
         }
@@ -128,18 +137,35 @@ class Frames:
             for group, items in groupby(found, key=lambda one: one.group)
         ]
 
-    def _is_loaded(self, talk: Conversation) -> bool:
-        return talk.proof is not None and self._room.is_loaded
-
-    def _proof(self, talk: Conversation) -> dict[str, str] | None:
-        if talk.proof is None or not self._is_loaded(talk):
+    def _proof_of(self, pair: Pair) -> Proof | None:
+        """What was found of a pair that is in memory now, whoever asked it."""
+        try:
+            return self._room.proof_of(self._sides.targets(pair))
+        except (RequestError, FileNotFoundError):
             return None
-        return vars(proof_mark(talk.proof))
+
+    def _mark(self, talk: Conversation) -> dict[str, str] | None:
+        proof = self._proof_of(talk.pair)
+        return None if proof is None else vars(proof_mark(proof))
 
     def _memory(self, talk: Conversation) -> list[str]:
-        if talk.proof is not None and self._is_loaded(talk):
-            return memory_lines(talk.proof, self._sides.names(talk.pair))
-        return expected_plan(self._sides, talk.pair)
+        proof = self._proof_of(talk.pair)
+        if proof is not None:
+            return memory_lines(proof, self._sides.names(talk.pair))
+        plan = expected_plan(self._sides, talk.pair, is_replacing=self._room.is_loaded)
+        return [*self._others(talk), *plan]
+
+    def _others(self, talk: Conversation) -> list[str]:
+        """Who is in memory instead, since they will leave it."""
+        lines = ["Your models left memory; a question loads them again."] if talk.proof else []
+        other = self._room.loaded_for
+        if other is None:
+            return lines
+        whose = "" if other.owner is talk else " for another tab"
+        if other.gives_way:
+            whose = " for a list of prompts"
+        them = "them" if " and " in other.names else "it"
+        return [*lines, f"In memory{whose}: {other.names}. A question here unloads {them}."]
 
 
 def _held(turn: Turn, wish: Request) -> tuple[int, ...] | None:
@@ -160,7 +186,11 @@ def _held(turn: Turn, wish: Request) -> tuple[int, ...] | None:
 def _serve_line(pair: Pair, sides: Sides, runs: Path) -> str:
     if not pair.right:
         return ""
-    named = [sides.targets(Pair("", pair.right))[0] or ""]
-    if sides.run_of(pair.right) and runs != default_runs().resolve():
+    try:
+        named = [sides.targets(Pair("", pair.right))[0] or ""]
+    except (RequestError, FileNotFoundError):
+        return ""
+    is_of_run = pair.right.startswith(BASE) or sides.run_of(pair.right)
+    if is_of_run and runs != default_runs().resolve():
         named += ["--runs", str(runs)]
     return f"python -m engine serve {shlex.join(named)}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from engine.contract.bundled import heldout_path, sample_datasets
@@ -13,14 +13,13 @@ from engine.contract.errors import RequestError, RequestErrors
 from engine.contract.run_dir import RunDir
 from engine.contract.votes import Choice
 from qft_gui.answers import SIDES, Reply, Settings, Side
-from qft_gui.chat_room import BUSY, ChatRoom, Models
+from qft_gui.chat_floor import Asker
+from qft_gui.chat_room import ChatRoom, Models
 from qft_gui.comparing.ballots import Ballot, Ballots
 from qft_gui.comparing.conversation import Messages
 from qft_gui.comparing.pair import Pair
 from qft_gui.comparing.prompt_list import PromptList, begin_list, newest_list
 from qft_gui.comparing.sides import Sides
-
-PATIENCE_S = 1.0
 
 
 class Lists:
@@ -38,7 +37,9 @@ class Lists:
         self._ballots = ballots
         self._lock = threading.Lock()
         self._known: dict[str, PromptList] = {}
+        self._voting = threading.Lock()
         self._at_work: PromptList | None = None
+        self._asker: Asker | None = None
         self._is_cancelled = False
         self._plan = ""
         self.problem = ""
@@ -94,33 +95,38 @@ class Lists:
         work = (one, models)
         threading.Thread(target=self._work, args=work, name="prompt-list", daemon=True).start()
 
-    def cancel(self) -> None:
-        """Answer no more; what is answered stays."""
-        if self._at_work is not None:
+    def cancel(self, one: PromptList | None) -> None:
+        """Answer no more of a list; what is answered stays, and what others ask goes on."""
+        with self._lock:
+            if one is None or one is not self._at_work:
+                return
             self._is_cancelled = True
-            self._room.stop()
+            asker = self._asker
+        if asker is not None:
+            self._room.stop(asker)
 
     def vote(self, one: PromptList, number: int, choice: Choice) -> None:
         """Take a vote on a prompt, once.
 
         Raises:
-            RequestError: There is nothing to vote on, or the disk refuses.
+            RequestError: There is nothing to vote on, it was voted on, or the disk refuses.
         """
-        if not 0 <= number < len(one.prompts) or not one.is_answered(number) or number in one.votes:
+        if not 0 <= number < len(one.prompts) or not one.is_answered(number):
             raise RequestError("votes", "There is nothing to vote on.", "Look at the next prompt.")
-        turn = one.turn(number)
-        self._ballots.cast(
-            Ballot(
-                pair=one.pair,
-                order=turn.order,
-                replies={side: one.replies[number, side].text for side in SIDES},
-                earlier=dict.fromkeys(SIDES, ()),
-                questions=(one.prompts[number],),
-                settings=one.settings,
-                seed=one.settings.seed,
-            ),
-            choice,
-        )
+        ballot = _ballot_of(one, number)
+        with self._voting:
+            # The run's votes are what counts: the list may have lost its own line of one.
+            before = one.votes.get(number) or self._ballots.cast_before(ballot)
+            if before is None:
+                self._ballots.cast(ballot, choice)
+            if number not in one.votes:
+                self._note_vote(one, number, before or choice)
+        if before is not None:
+            what = f"Prompt {number + 1} was voted on before; that vote counts."
+            raise RequestError("votes", what, "Look at the next one.")
+
+    @staticmethod
+    def _note_vote(one: PromptList, number: int, choice: Choice) -> None:
         try:
             one.add_vote(number, choice)
         except OSError as error:
@@ -129,45 +135,55 @@ class Lists:
 
     def _work(self, one: PromptList, models: Models) -> None:
         try:
-            # Models that take turns in memory are not exchanged for each prompt.
-            takes_turns = self._takes_turns(one, models)
-            for number, side in one.missing(side_by_side=not takes_turns):
-                if self._is_cancelled:
-                    return
-                reply = self._reply(one, number, side, models)
-                if self._is_cancelled or reply is None:
-                    return
-                one.add_reply(number, side, reply)
+            wanted = list(one.missing(side_by_side=True))
+            while wanted and (reply := self._reply(one, *wanted[0], models)) is not None:
+                one.add_reply(*wanted[0], reply)
+                # Models that take turns in memory are not exchanged for each prompt.
+                wanted = list(one.missing(side_by_side=self._plan != "swapped"))
         except OSError as error:
             self.problem = f"{one.path} cannot be written ({error.strerror or 'it fails'})."
         finally:
             self._at_work = None
 
-    def _takes_turns(self, one: PromptList, models: Models) -> bool:
-        first = next(one.missing(side_by_side=True), None)
-        if first is None:
-            return False
-        reply = self._reply(one, *first, models)
-        if reply is not None and not self._is_cancelled:
-            one.add_reply(*first, reply)
-        return self._plan == "swapped"
-
     def _reply(self, one: PromptList, number: int, side: Side, models: Models) -> Reply | None:
-        """One answer; waits while a tab is being answered."""
+        """One answer, once no tab waits for one; None if it was cancelled or failed."""
         asked: Messages = {side: [{"role": "user", "content": one.prompts[number]}]}
-        last: Reply | None = None
-        while not self._is_cancelled:
-            problem = ""
-            with closing(self._room.ask(models, asked, one.settings)) as answers:
-                for answer in answers:
-                    problem = answer.problem
-                    last = answer.replies.get(side, last)
-                    self._plan = answer.proof.plan if answer.proof else self._plan
-            if problem != BUSY:
-                self.problem = problem
-                return last if last is not None and last.is_done and not problem else None
-            time.sleep(PATIENCE_S)
-        return None
+        asker = Asker(one, " and ".join(one.names.values()), lambda: _words(one), gives_way=True)
+        with self._lock:
+            if self._is_cancelled:
+                return None
+            self._asker = asker
+        last, prints = Reply(), None
+        with closing(self._room.ask(models, asked, one.settings, asker)) as answers:
+            for answer in answers:
+                if prints is None and answer.replies:
+                    prints = self._ballots.prints(one.pair)
+                self.problem = answer.problem
+                last = answer.replies.get(side, last)
+                self._plan = answer.proof.plan if answer.proof else self._plan
+        if self._is_cancelled:
+            self.problem = ""
+        if self._is_cancelled or self.problem or not last.is_done:
+            return None
+        return replace(last, fingerprint=(prints or {}).get(side))
+
+
+def _words(one: PromptList) -> str:
+    answers = f"{len(one.replies)} of {len(SIDES) * len(one.prompts)} answers"
+    return f"A list of prompts is being answered, {answers} so far. Stop it, or wait."
+
+
+def _ballot_of(one: PromptList, number: int) -> Ballot:
+    return Ballot(
+        pair=one.pair,
+        names=one.names,
+        order=one.turn(number).order,
+        replies={side: one.replies[number, side] for side in SIDES},
+        earlier=dict.fromkeys(SIDES, ()),
+        questions=(one.prompts[number],),
+        settings=one.settings,
+        id=f"{one.id}/{number}",
+    )
 
 
 def sample_prompts(run: RunDir | None) -> tuple[str, tuple[str, ...]] | None:

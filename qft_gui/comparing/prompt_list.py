@@ -19,13 +19,16 @@ from typing import Any, cast, get_args
 from engine.contract.errors import RequestError
 from engine.contract.votes import Choice
 from qft_gui.answers import SIDES, Reply, Settings, Side
-from qft_gui.comparing.conversation import Turn, drawn_order
 from qft_gui.comparing.pair import Pair
+from qft_gui.comparing.turn import Turn, drawn_order
 
 FOLDER = "comparisons"
 MOST_PROMPTS = 200
 LONGEST_PROMPT = 4000  # characters
-_KEPT = ("text", "seconds", "first_token_s", "num_tokens", "tokens_per_s", "stopped")
+_KEPT = (
+    *("text", "seconds", "first_token_s", "num_tokens", "tokens_per_s", "stopped"),
+    "fingerprint",
+)
 
 
 @dataclass
@@ -101,6 +104,7 @@ class PromptList:
             settings=self.settings,
             is_blind=True,
             replies={side: self.replies[number, side] for side in SIDES},
+            asked=dict.fromkeys(SIDES, self.settings),
             vote=self.votes.get(number),
             is_answering=False,
         )
@@ -141,20 +145,7 @@ def begin_list(
     Raises:
         RequestError: The list is empty or too long, or the folder cannot be written to.
     """
-    chosen = tuple(dict.fromkeys(prompt.strip() for prompt in prompts if prompt.strip()))
-    if not chosen:
-        raise RequestError("prompts", "The list is empty.", "Write one prompt on each line.")
-    if len(chosen) > MOST_PROMPTS:
-        raise RequestError(
-            "prompts", f"The list has {len(chosen):,} prompts.", f"Ask at most {MOST_PROMPTS}."
-        )
-    long = next((at for at, one in enumerate(chosen, 1) if len(one) > LONGEST_PROMPT), None)
-    if long is not None:
-        raise RequestError(
-            "prompts",
-            f"Prompt {long} is longer than {LONGEST_PROMPT:,} characters.",
-            "Shorten it, or leave it out.",
-        )
+    chosen = _checked(prompts)
     now, secret = time.time(), secrets.token_bytes(16)
     identity = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{secrets.token_hex(3)}"
     path = run / FOLDER / f"{identity}.jsonl"
@@ -176,6 +167,25 @@ def begin_list(
         reason = error.strerror or "it fails"
         raise RequestError("prompts", f"{path} cannot be written ({reason}).") from error
     return found
+
+
+def _checked(prompts: tuple[str, ...]) -> tuple[str, ...]:
+    """Each prompt once, without those that are empty."""
+    chosen = tuple(dict.fromkeys(prompt.strip() for prompt in prompts if prompt.strip()))
+    if not chosen:
+        raise RequestError("prompts", "The list is empty.", "Write one prompt on each line.")
+    if len(chosen) > MOST_PROMPTS:
+        raise RequestError(
+            "prompts", f"The list has {len(chosen):,} prompts.", f"Ask at most {MOST_PROMPTS}."
+        )
+    long = next((at for at, one in enumerate(chosen, 1) if len(one) > LONGEST_PROMPT), None)
+    if long is not None:
+        raise RequestError(
+            "prompts",
+            f"Prompt {long} is longer than {LONGEST_PROMPT:,} characters.",
+            "Shorten it, or leave it out.",
+        )
+    return chosen
 
 
 def read_list(path: Path) -> PromptList | None:

@@ -15,6 +15,7 @@ from engine.contract.run_dir import RunDir
 from engine.contract.spec import RunSpec
 from qft_gui.answers import Side
 from qft_gui.chat_room import Models
+from qft_gui.comparing.made_of import MadeOf, made_of_model, made_of_run
 from qft_gui.comparing.pair import BASE, Pair
 from qft_gui.service import Service
 from qft_gui.snapshots import Snapshot
@@ -95,7 +96,9 @@ class Sides:
 
     def _target(self, value: str) -> str:
         if value.startswith(BASE):
-            return self._spec(value[len(BASE) :]).model.source
+            run = value[len(BASE) :]
+            self._spec(run)
+            return f"{run}@base"
         return value[:MOST_CHARACTERS]
 
     def names(self, pair: Pair) -> dict[Side, str]:
@@ -131,27 +134,24 @@ class Sides:
                 return RunDir(self._service.runs / name)
         return None
 
-    def method_of(self, value: str) -> str | None:
-        """How the run of this side trained; None for a model."""
-        run = self.run_of(value)
-        return self._spec(run).method.kind if run else None
+    def subject(self, pair: Pair) -> str | None:
+        """Whom numbers and exports are about: a run's result or checkpoint, the right one first."""
+        return next((one for one in (pair.right, pair.left) if self.run_of(one) is not None), None)
 
-    def weight_bytes(self, value: str) -> int | None:
-        """Of the weight files of this side; None where they are not on this computer, or parts."""
+    def made_of(self, value: str) -> MadeOf:
+        """What answers there, by the files on this computer.
+
+        Raises:
+            RequestError: There is nothing of that name.
+        """
+        if value.startswith(BASE):
+            model = self._spec(value[len(BASE) :]).model
+            return made_of_model(model.source, model.revision)
         run = self.run_of(value)
-        if run is not None and "@" in value:
-            return self.weight_bytes(f"{BASE}{run}")
-        try:
-            if run is not None:
-                folder = self._service.runs / run / "export"
-            else:
-                folder = resolve_model(self._target(value)).folder
-        except RequestError:
-            return None
-        if folder is None:
-            return None
-        sizes = [file.stat().st_size for file in folder.glob("*.safetensors")]
-        return sum(sizes) or None
+        if run is None:
+            return made_of_model(value)
+        step = int(value.rpartition("@")[2]) if value != run else None
+        return made_of_run(RunDir(self._service.runs / run), self._spec(run), step)
 
     def _spec(self, run: str) -> RunSpec:
         spec = self._service.snapshot(run).spec

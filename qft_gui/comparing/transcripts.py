@@ -17,9 +17,13 @@ _VOTE_COLUMNS = (
     *("run", "time", "choice", "winner", "left", "right", "question"),
     *("left_reply", "right_reply", "system", "earlier_questions", "seed", "settings"),
 )
+_MEASURED = (
+    *("num_tokens", "seconds", "first_token_s", "tokens_per_s", "stopped"),
+    "dropped_turns",
+)
 _TURN_COLUMNS = (
-    *("turn", "place", "model", "question", "reply", "num_tokens", "seconds", "first_token_s"),
-    *("tokens_per_s", "stopped", "dropped_turns", "blind", "vote", "system", "seed", "settings"),
+    *("turn", "place", "model", "question", "reply", *_MEASURED),
+    *("blind", "vote", "system", "seed", "settings"),
 )
 
 
@@ -93,23 +97,21 @@ def _reply_rows(conversation: Conversation) -> Iterable[dict[str, Any]]:
             reply = turn.replies.get(side)
             if reply is None:
                 continue
-            timing = {
-                # Of an open vote a speed would tell who it was.
-                name: None if turn.is_hidden else getattr(reply, name)
-                for name in ("num_tokens", "seconds", "first_token_s", "tokens_per_s")
+            asked = turn.asked.get(side, turn.settings)
+            # Of an open vote a speed would tell who it was, and so would how it ended.
+            measured = {
+                name: None if turn.is_hidden else getattr(reply, name) for name in _MEASURED
             }
             yield {
                 "turn": turn.number,
                 "place": "AB"[place],
                 "model": None if turn.is_hidden else turn.names[side],
                 "question": turn.question,
-                "reply": reply.text,
-                **timing,
-                "stopped": reply.stopped,
-                "dropped_turns": reply.dropped_turns,
+                "reply": reply.text if turn.shows_text else None,
+                **measured,
                 "blind": turn.is_blind,
                 "vote": turn.vote,
-                "system": turn.settings.system,
-                "seed": turn.settings.seed + turn.generation,
-                "settings": turn.settings.as_json(),
+                "system": asked.system,
+                "seed": asked.seed,
+                "settings": asked.as_json(),
             }

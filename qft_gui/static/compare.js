@@ -1,5 +1,6 @@
 // The Compare page: asks the window's process for what changed, at most ten times a second while an
-// answer is written. Everything from models and people enters by textContent or as a text node.
+// answer is written, and out of sight once a second: an answer that no page asks for is ended.
+// Everything from models and people enters by textContent or as a text node.
 const BUSY_MS = 100, BACKGROUND_MS = 1000, REST_MS = 4000;
 const part = (name) => element.querySelector(`[data-part="${name}"]`);
 const say = (node, text) => { if (node.textContent !== text) node.textContent = text; };
@@ -80,13 +81,14 @@ const isAtWork = (cards) => cards && (cards.list?.at_work || cards.judged.state 
 
 async function look() {
   if (!element.isConnected) return leave();
-  if (document.hidden || element.offsetParent === null) return schedule(state.answering ? BACKGROUND_MS : REST_MS);
+  const unseen = document.hidden || element.offsetParent === null;
+  if (unseen && !state.answering) return schedule(REST_MS);
   const began = performance.now(), cards = began - state.looked >= BACKGROUND_MS;
   if (cards) state.looked = began;
   const was = state.answering;
   await call('look', { cards: cards || !was });
   if (was && !state.answering) await call('look', { cards: true });
-  schedule(state.failures ? REST_MS : state.answering ? BUSY_MS : isAtWork(state.cards) ? BACKGROUND_MS : REST_MS);
+  schedule(state.failures ? REST_MS : state.answering ? (unseen ? BACKGROUND_MS : BUSY_MS) : isAtWork(state.cards) ? BACKGROUND_MS : REST_MS);
 }
 
 async function act(op, more = {}) {
@@ -114,11 +116,13 @@ const ACTS = {
   again: (button) => act('again', { side: places[button.dataset.side], settings: settings() }),
   clear: () => act('clear'),
   unload: () => act('unload'),
+  allow: () => act('allow'),
   edit: async (button) => {
     const told = await act('edit', { turn: Number(button.dataset.turn) });
     if (told?.edit !== undefined) { question.value = told.edit; grow(); question.focus(); }
   },
   chip: (button) => ask(button.textContent),
+  reveal: () => act('reveal', { turn: state.hidden }),
   vote: (button) => vote(button.dataset.choice, button.closest('[data-part="list-ballot"]') !== null),
   prompt: async () => {
     if (!part('prompts').hidden) return show(part('prompts'), false);

@@ -9,6 +9,8 @@ function drawCards(cards) {
   drawList(cards.list, cards.sample);
   drawJudged(cards.judged);
   drawExported(cards.exported, cards.serve);
+  say(part('judge-subject'), cards.subject ? `, of ${cards.subject}` : '');
+  say(part('export-subject'), cards.subject ? `What is exported: ${cards.subject}.` : 'Choose a result or a checkpoint on the right.');
   element.querySelectorAll('[data-needs="run"]').forEach((one) => show(one, Boolean(cards.run)));
   say(part('empty'), cards.empty);
   show(part('empty'), Boolean(cards.empty));
@@ -67,6 +69,10 @@ function drawFacts(cards) {
     say(mark.querySelector('span'), cards.proof.word);
   }
   list(part('memory'), cards.memory);
+  const download = part('download');
+  show(download, Boolean(cards.download));
+  say(download.querySelector('p'), cards.download?.line ?? '');
+  show(download.querySelector('button'), Boolean(cards.download?.can));
   const blind = part('blind');
   blind.disabled = Boolean(cards.why_not_blind);
   if (blind.disabled) blind.checked = false;
@@ -163,6 +169,7 @@ function drawExported(told, serve) {
   element.querySelector('[data-do="cancel"][data-what="export"]').hidden = told.state !== 'at work';
   element.querySelector('[data-do="export"]').disabled = told.state === 'at work';
   state.usual = told.usual;
+  show(part('export-place'), told.may_type);
   suggest();
   say(part('export-path'), told.path);
   show(part('export-path'), Boolean(told.path));

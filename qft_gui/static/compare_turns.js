@@ -52,8 +52,8 @@ function fillTurn(turn, frame) {
     else if (told.from === 0) say(cell.text, told.text);
     cell.length = told.from + lengthOf(told.text);
   });
-  say(turn.note, frame.dropped);
-  show(turn.note, Boolean(frame.dropped));
+  say(turn.note, frame.notes);
+  show(turn.note, Boolean(frame.notes));
   say(turn.voted, frame.vote ? VOTED[frame.vote] : '');
   show(turn.voted, Boolean(frame.vote));
 }
@@ -85,6 +85,7 @@ function drawTurn(frame) {
     if (isAtEnd) log.scrollTop = log.scrollHeight;
   }
   turn.awaits = frame.awaits_vote;
+  turn.isHidden = frame.can_be_revealed;
   turn.answering = frame.answering;
 }
 
@@ -93,6 +94,7 @@ function drawButtons() {
   const open = all.filter((turn) => turn.awaits).at(-1);
   const votes = part('ballot'), wasOpen = !votes.hidden;
   state.open = open?.number;
+  state.hidden = all.filter((turn) => turn.isHidden).at(-1)?.number;
   ballot(votes, Boolean(open));
   // Whoever waited with an empty field votes by keyboard at once, and then asks on.
   if (open && !wasOpen && document.activeElement === question && !question.value) votes.focus({ preventScroll: true });
@@ -103,6 +105,7 @@ function drawButtons() {
   button('ask').forEach((one) => show(one, idle));
   button('stop').forEach((one) => show(one, !idle));
   button('again').forEach((one) => show(one, Boolean(last) && idle && (one.dataset.side === 'both' || (both && !isHidden))));
+  button('reveal').forEach((one) => show(one, state.hidden !== undefined));
   button('prompt').forEach((one) => show(one, Boolean(last) && idle && !isHidden));
   button('clear').forEach((one) => show(one, Boolean(last) && idle));
   button('edit').forEach((one) => { one.disabled = !idle; });

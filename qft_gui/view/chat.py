@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qft_gui.answers import Proof, Reply, Side
-from qft_gui.comparing.conversation import Turn
+from qft_gui.comparing.turn import Turn
 from qft_gui.view.numbers import duration, rate, wait
 from qft_gui.view.status import Mark
 
@@ -31,11 +31,7 @@ def turn_frame(
         held: Characters that the page has of each reply in this generation; None for nothing.
     """
     known = held if held is not None and len(held) == len(turn.order) else (0,) * len(turn.order)
-    is_over = all(turn.replies.get(side, Reply()).is_done for side in turn.order)
-    cells = [
-        _cell(turn, place, proof, known[place], is_shown=is_over or not turn.is_blind)
-        for place in range(len(turn.order))
-    ]
+    cells = [_cell(turn, place, proof, known[place]) for place in range(len(turn.order))]
     return {
         "number": turn.number,
         "generation": turn.generation,
@@ -43,24 +39,21 @@ def turn_frame(
         "question": turn.question if held is None else "",
         "answering": turn.is_answering,
         "awaits_vote": turn.awaits_vote,
+        "can_be_revealed": turn.can_be_revealed,
         "vote": turn.vote,
-        "dropped": dropped_line(turn),
+        "notes": " ".join(line for line in (turn.ended, dropped_line(turn)) if line),
         "cells": cells,
     }
 
 
-def _cell(
-    turn: Turn, place: int, proof: Proof | None, known: int, *, is_shown: bool
-) -> dict[str, Any]:
+def _cell(turn: Turn, place: int, proof: Proof | None, known: int) -> dict[str, Any]:
     side = turn.order[place]
-    reply = turn.replies.get(side, Reply())
-    text = reply.text if is_shown or not turn.is_answering else ""
+    text = turn.replies.get(side, Reply()).text if turn.shows_text else ""
     begin = known if known <= len(text) else 0
     if turn.is_hidden:
-        both = "Both appear when both are done." if turn.is_answering else ""
-        name, line = PLACES[place], both
+        name, line = PLACES[place], _hidden_line(turn)
     else:
-        name, line = side_name(turn.names[side], side, proof), reply_line(turn, reply)
+        name, line = side_name(turn.names[side], side, proof), reply_line(turn, side)
     # Which side it is would tell who it is.
     return {
         "side": None if turn.is_hidden else side,
@@ -74,17 +67,24 @@ def _cell(
 def side_name(name: str, side: Side, proof: Proof | None) -> str:
     """A model's name, with the form of its weights where that is not its own."""
     if proof is not None and proof.forms.get(side) == FOUR_BIT:
-        adapted = "adapter on a 4-bit base" if side == "b" else "4-bit base"
+        adapted = "adapter on a 4-bit base" if side in proof.adapters else "4-bit base"
         return f"{name} ({adapted})"
     return name
 
 
-def reply_line(turn: Turn, reply: Reply) -> str:
+def _hidden_line(turn: Turn) -> str:
+    if turn.is_answering:
+        return "Both appear when both are done."
+    return "" if turn.is_whole else "It ended before both were done."
+
+
+def reply_line(turn: Turn, side: Side) -> str:
     """Speed and length of a reply, or what it does now."""
+    reply = turn.replies.get(side, Reply())
     if not reply.is_done:
         if turn.is_answering:
             return "Answering…" if reply.text else "Thinking…"
-        return "No answer"
+        return "Not finished" if reply.text else "No answer"
     parts: list[str] = []
     speed = reply.tokens_per_s
     if speed is None and reply.seconds and reply.num_tokens:
@@ -98,8 +98,9 @@ def reply_line(turn: Turn, reply: Reply) -> str:
     endings = {"stop": "stopped", "length": "cut at the longest answer"}
     if reply.stopped in endings:
         parts.append(endings[reply.stopped])
-    if turn.generation:
-        parts.append(f"seed {turn.settings.seed + turn.generation}")
+    asked = turn.asked.get(side)
+    if turn.generation and asked is not None and asked.temperature > 0:
+        parts.append(f"seed {asked.seed}")
     return " · ".join(parts) or "Done"
 
 
@@ -112,18 +113,30 @@ def dropped_line(turn: Turn) -> str:
     return f"The conversation is longer than the model reads: the {dropped} oldest {what} left out."
 
 
+_SAME_MARKS = {
+    "unclear": Mark("fail", "warn", "Not told apart: they differ by no more than rounding does"),
+    "unchanged": Mark("tight", "warn", "Both sides answer alike, and on record they are the same"),
+}
+
+
 def proof_mark(proof: Proof) -> Mark:
-    """The tick that the sides earned, or why there is none."""
+    """The tick that the sides earned, or what is missing for one."""
     if len(proof.forms) < 2 and proof.forms:
         if proof.same_as_recorded:
             return Mark("ok", "good", "Checked: it is the model that was recorded")
         return Mark("tight", "", "No record to compare it with")
     if not proof.different:
-        return Mark("fail", "warn", "Both sides answer alike")
+        return _SAME_MARKS.get(proof.verdict, Mark("fail", "warn", "Both sides answer alike"))
     far = proof.largest_difference
     by = "their words differ" if far is None else f"they differ by up to {far:.2f} nats"
-    known = ", as they are on record" if proof.same_as_recorded else ""
-    return Mark("ok", "good", f"Checked: two different models{known}; {by}")
+    if len(proof.recorded) == 2:
+        return Mark("ok", "good", f"Checked: two different models, both as on record; {by}")
+    if not proof.recorded:
+        return Mark("tight", "", f"Two different models, of which there is no record; {by}")
+    left_is_known = proof.recorded == ("a",)
+    known, unknown = ("left", "right") if left_is_known else ("right", "left")
+    said = f"the {known} one is as on record, of the {unknown} one there is no record"
+    return Mark("tight", "", f"Two different models: {said}; {by}")
 
 
 def memory_lines(proof: Proof, names: Mapping[Side, str]) -> list[str]:
@@ -152,3 +165,9 @@ def loading_line(seconds: int, expected_s: float | None, num_models: int) -> str
     what = "both models" if num_models == 2 else "the model"
     expected = f"; about {duration(expected_s)} expected" if expected_s else ""
     return f"Loading {what} into memory, {seconds} s so far{expected}."
+
+
+def fetching_line(name: str, expected_s: float | None) -> str:
+    """What is said while one of two that take turns comes into memory."""
+    expected = f"; about {duration(expected_s)} expected" if expected_s else ""
+    return f"Loading {name} into memory{expected}."

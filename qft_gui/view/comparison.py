@@ -26,13 +26,25 @@ def standing_frame(standing: Standing) -> dict[str, Any]:
         lines = "line is" if standing.bad_lines == 1 else "lines are"
         notes.append(f"{standing.bad_lines} {lines} no vote and passed over.")
     return {
-        "sentence": pair.sentence if pair else "No votes yet.",
+        "sentence": _standing_sentence(standing),
         "interval": _interval(pair) if pair else None,
         "table": _table(standing.all) if standing.all else [],
         "table_notes": list(standing.all.notes) if standing.all else [],
         "notes": notes,
         "votes": standing.num_votes,
     }
+
+
+def _standing_sentence(standing: Standing) -> str:
+    pair, votes = standing.pair, standing.num_votes
+    if not votes:
+        return "No votes yet."
+    cast = "1 vote was" if votes == 1 else f"{votes:,} votes were"
+    if pair is None:
+        return f"{cast} cast on models that began like this one. Choose two to compare them."
+    if not pair.decisive + pair.ties + pair.both_bad:
+        return f"No votes between these two yet; {cast} cast on others that began like them."
+    return pair.sentence
 
 
 def _interval(pair: WinRate) -> dict[str, Any] | None:
@@ -176,10 +188,18 @@ def _count(value: int | None) -> str:
     return MISSING if value is None else f"{value}"
 
 
-def export_frame(errand: Errand | None, usual: dict[str, str]) -> dict[str, Any]:
-    """Where an export went, or how far it is; `usual` is where each form goes by itself."""
+def export_frame(
+    errand: Errand | None, usual: dict[str, str], *, may_type: bool = True
+) -> dict[str, Any]:
+    """Where an export went, or how far it is.
+
+    Args:
+        errand: The export.
+        usual: Where each form goes by itself.
+        may_type: Whether another folder may be typed.
+    """
     frame: dict[str, Any] = errand_frame(errand, "Writing the export,")
-    frame |= {"usual": usual, "path": "", "notes": []}
+    frame |= {"usual": usual, "may_type": may_type, "path": "", "notes": []}
     if errand is None or errand.answer is None:
         return {**frame, "ollama": ""}
     found = errand.answer
@@ -188,7 +208,8 @@ def export_frame(errand: Errand | None, usual: dict[str, str]) -> dict[str, Any]
     ollama = ""
     if is_ollama:
         file = f"{path.rstrip('/')}/Modelfile"
-        ollama = shlex.join(["ollama", "create", errand.run.lower(), "-f", file])
+        name = errand.subject.replace("@", "-step-").lower()
+        ollama = shlex.join(["ollama", "create", name, "-f", file])
     size = gib(found.get("total_bytes"))
     text = f"Written: {len(found.get('files', {}))} files, {size} GiB."
     return {**frame, "text": text, "path": path, "notes": notes, "ollama": ollama}

@@ -1,0 +1,180 @@
+"""What models need in memory to answer: their weights as they are kept, and one conversation."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.contract.durable import as_object
+from engine.contract.model_source import read_config, read_header
+from engine.memory.estimate import runtime_bytes
+
+# The longest conversation that is reckoned with; what goes beyond takes what is left free.
+CONVERSATION_TOKENS = 4096
+# A longer prompt goes through the model in parts: memory stays small, and a stop is heard sooner.
+# The size is fixed, since rounding depends on it: the same question has the same answer.
+PROMPT_PART = 256
+
+FOUR_BIT = "4-bit"
+BaseForm = Literal["bfloat16", "4-bit"]
+Kind = Literal["cpu", "cuda"]
+
+_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
+_BFLOAT16_BYTES = 2
+_FLOAT32_BYTES = 4
+_FOUR_BIT_BYTES = 0.5625  # of a weight, with the scale of its block
+# Of attention that is limited or masked step by step: what goes in, what comes out, and the mask.
+_COPIES_OF_ATTENTION = 3
+# Copies of the scores of one token while a word is drawn: sorted, summed up, masked.
+_COPIES_OF_SCORES = 6
+
+
+@dataclass(frozen=True)
+class AnsweringModel:
+    """A model on its way into memory; sizes in bytes, by the headers of its files.
+
+    Attributes:
+        folder: Of a whole model, or of an adapter's base.
+        base_form: How the base under an adapter is kept; None for a whole model, which is kept as
+            its files have it.
+        adapter_bytes: Of the adapter's matrices, which are in float32.
+
+    Raises, when a size is asked for:
+        RequestError: A file of the model is damaged.
+    """
+
+    folder: Path
+    base_form: BaseForm | None = None
+    adapter_bytes: int = 0
+
+    @cached_property
+    def weights_bytes(self) -> int:
+        """Of its weights, the adapter's among them."""
+        total = float(self.adapter_bytes)
+        for name, (dtype, shape) in self._tensors.items():
+            size: float = _BYTES.get(dtype, 1)
+            if self.base_form is not None:
+                is_linear = len(shape) == 2 and "embed" not in name and "lm_head" not in name
+                is_small = self.base_form == FOUR_BIT and is_linear
+                size = _FOUR_BIT_BYTES if is_small else _BFLOAT16_BYTES
+            total += size * math.prod(shape)
+        return round(total)
+
+    def conversation_bytes(self, kind: Kind) -> int:
+        """What a conversation takes beside the weights.
+
+        Keys and values of its tokens, and what one part of the prompt needs for a moment in the
+        widest layer, with the scores of attention as if no kernel avoided them.
+
+        Args:
+            kind: Of the device: an adapter's base computes in float32 on a CPU.
+        """
+        sizes, tokens = self._sizes, self.conversation_tokens
+        part = min(PROMPT_PART, tokens)
+        scores = _COPIES_OF_ATTENTION * sizes.heads * part * tokens * _FLOAT32_BYTES
+        layer = part * (3 * sizes.inner + 6 * sizes.hidden) * self._computing_bytes(kind)
+        words = _COPIES_OF_SCORES * sizes.words * _FLOAT32_BYTES
+        return tokens * self.token_bytes(kind) + max(scores, layer) + words
+
+    @property
+    def conversation_tokens(self) -> int:
+        """Tokens of the conversation that is reckoned with."""
+        return min(CONVERSATION_TOKENS, self._sizes.context or CONVERSATION_TOKENS)
+
+    def token_bytes(self, kind: Kind) -> int:
+        """Keys and values of one token, in all layers.
+
+        Args:
+            kind: Of the device.
+        """
+        sizes = self._sizes
+        values = 2 * sizes.layers * sizes.key_value_heads * sizes.head_dim
+        return values * self._computing_bytes(kind)
+
+    @cached_property
+    def _tensors(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        found: dict[str, tuple[str, tuple[int, ...]]] = {}
+        for file in self.folder.glob("*.safetensors"):
+            found |= read_header(file)
+        return found
+
+    @cached_property
+    def _sizes(self) -> _Sizes:
+        return _Sizes.of(read_config(self.folder))
+
+    def _computing_bytes(self, kind: Kind) -> int:
+        """Of one number that is computed with."""
+        if self.base_form is not None:
+            return _FLOAT32_BYTES if kind == "cpu" else _BFLOAT16_BYTES
+        common = Counter(dtype for dtype, _ in self._tensors.values()).most_common(1)
+        return _BYTES.get(common[0][0], _BFLOAT16_BYTES) if common else _BFLOAT16_BYTES
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Of a model, whatever its config calls them."""
+
+    layers: int
+    hidden: int
+    inner: int
+    heads: int
+    key_value_heads: int
+    head_dim: int
+    words: int
+    context: int
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> _Sizes:
+        text = as_object(config.get("text_config")) or config
+
+        def first(*names: str, otherwise: int = 0) -> int:
+            found = (text.get(name) for name in names)
+            return next((one for one in found if isinstance(one, int) and one), otherwise)
+
+        hidden = first("hidden_size", "n_embd", "d_model")
+        heads = first("num_attention_heads", "n_head", "num_heads", otherwise=1)
+        return cls(
+            layers=first("num_hidden_layers", "n_layer", "num_layers"),
+            hidden=hidden,
+            inner=first("intermediate_size", "ffn_dim", "n_inner", otherwise=4 * hidden),
+            heads=heads,
+            key_value_heads=first("num_key_value_heads", otherwise=heads),
+            head_dim=first("head_dim", otherwise=hidden // heads),
+            words=first("vocab_size"),
+            context=first("max_position_embeddings", "n_positions"),
+        )
+
+
+def needed_bytes(models: Sequence[AnsweringModel], kind: Kind) -> int:
+    """What models need that are in memory together and answer one after the other.
+
+    Args:
+        models: At least one.
+        kind: Of the device.
+
+    Raises:
+        RequestError: A file of theirs is damaged.
+    """
+    tensors = sum(one.weights_bytes for one in models)
+    tensors += max(one.conversation_bytes(kind) for one in models)
+    return tensors + runtime_bytes(kind, tensors)
+
+
+def needed_bytes_shared(models: Sequence[AnsweringModel], kind: Kind) -> int:
+    """The same of models that have one base, which is in memory once.
+
+    Args:
+        models: Of one base, at least one with an adapter.
+        kind: Of the device.
+
+    Raises:
+        RequestError: A file of theirs is damaged.
+    """
+    base = next(one for one in models if one.base_form is not None)
+    adapters = sum(one.adapter_bytes for one in models)
+    return needed_bytes([AnsweringModel(base.folder, base.base_form, adapters)], kind)

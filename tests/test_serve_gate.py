@@ -1,0 +1,135 @@
+"""Only those are answered who may be: by the name that is called, and by the token."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from engine.contract.bundled import STARTER
+from engine.model import LoadedModel, load_model
+from engine.serving.app import MOST_BODY_BYTES
+from engine.serving.patience import FIRST_S, FREE, MOST_ADDRESSES, Patience
+from tests.serving import TOKEN, asked, client_of, command_serving, raw, served
+
+
+@pytest.fixture(scope="module")
+def starter() -> LoadedModel:
+    return load_model(STARTER)
+
+
+@pytest.fixture(scope="module")
+def port(starter: LoadedModel) -> Iterator[int]:
+    with served(starter) as port:
+        yield port
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"Host": "evil.example"}, 403, "host_not_allowed"),
+        ({"Host": "127.0.0.1"}, 403, "host_not_allowed"),
+        ({"Host": "127.0.0.1:1"}, 403, "host_not_allowed"),
+        ({"Origin": "http://evil.example"}, 403, "origin_not_allowed"),
+        ({"Origin": "null"}, 403, "origin_not_allowed"),
+        ({"Sec_Fetch_Site": "cross-site"}, 403, "origin_not_allowed"),
+        ({"Content_Type": "text/plain"}, 415, None),
+        ({"body": b"{"}, 400, None),
+        ({"body": b"[]"}, 400, None),
+        ({"body": b"[" * 100_000}, 400, None),
+        ({"body": b'{"messages": "' + b"x" * MOST_BODY_BYTES + b'"}'}, 413, "request_too_large"),
+        ({"path": "/v1/nothing"}, 404, "not_found"),
+        ({"method": "GET"}, 405, "not_found"),
+    ],
+)
+def test_what_no_client_sends_is_refused(
+    port: int, changes: dict[str, Any], status: int, code: str | None
+) -> None:
+    found, document = raw(port, **changes)
+    assert found == status
+    assert set(document["error"]) == {"message", "type", "param", "code"}
+    assert document["error"]["code"] == code
+    assert raw(port)[0] == 200
+
+
+def test_names_of_this_computer_are_answered(port: int) -> None:
+    for host in ("localhost", "127.0.0.1", "[::1]"):
+        assert raw(port, Host=f"{host}:{port}")[0] == 200
+
+
+def test_a_token_is_asked_for_where_there_is_one(starter: LoadedModel) -> None:
+    with served(starter, TOKEN) as port:
+        with client_of(port, TOKEN) as client:
+            assert asked(client, max_tokens=1).choices
+        for wrong in ("none", TOKEN[:-1], TOKEN + "x", TOKEN.upper()):
+            with client_of(port, wrong) as client, pytest.raises(openai.AuthenticationError):
+                asked(client)
+        assert raw(port)[0] == 401
+        assert raw(port, Authorization="Bearer \u00e9".encode())[0] == 401
+        assert raw(port, Authorization=f"Bearer {TOKEN}", Origin="http://page")[0] == 200
+        assert raw(port, Authorization=f"Bearer {TOKEN}", Host="evil.example")[0] == 403
+
+
+def test_who_shows_wrong_tokens_has_to_wait(starter: LoadedModel) -> None:
+    """Also with the right one, and from this address only."""
+    now, right = 100.0, f"Bearer {TOKEN}"
+    with served(starter, TOKEN, clock=lambda: now) as port:
+        wrong = [raw(port, Authorization=f"Bearer {TOKEN}{number}") for number in range(FREE)]
+        assert [status for status, _ in wrong] == [401] * FREE
+        for _ in range(3):  # asking meanwhile makes the wait no longer
+            status, document = raw(port, Authorization=right)
+            assert status == 429
+            assert document["error"]["code"] == "too_many_wrong_tokens"
+        assert raw(port, source="127.0.0.2", Authorization=right)[0] == 200
+        with client_of(port, TOKEN) as client, pytest.raises(openai.RateLimitError) as found:
+            asked(client)
+        assert found.value.response.headers["retry-after"] == f"{FIRST_S:.0f}"
+        now += FIRST_S
+        assert raw(port, Authorization=right)[0] == 200
+        # What was wrong before is forgotten.
+        assert raw(port, Authorization="Bearer wrong")[0] == 401
+        assert raw(port, Authorization=right)[0] == 200
+
+
+def test_without_a_token_nothing_is_guessed(starter: LoadedModel) -> None:
+    with served(starter, TOKEN) as port:
+        assert [raw(port)[0] for _ in range(FREE + 2)] == [401] * (FREE + 2)
+        assert raw(port, Authorization=f"Bearer {TOKEN}")[0] == 200
+
+
+def test_the_wait_doubles_up_to_a_minute_and_few_addresses_are_kept() -> None:
+    now = 100.0
+    patience = Patience(lambda: now)
+    waits: list[float] = []
+    for _ in range(FREE + 9):
+        patience.wrong("192.0.2.1")
+        waits.append(patience.wait_s("192.0.2.1"))
+        now += waits[-1]
+        assert patience.wait_s("192.0.2.1") == 0
+    assert waits == [0.0] * (FREE - 1) + [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0, 60.0]
+    # A household has a whole network of version 6, and counts as one.
+    for number in range(FREE):
+        patience.wrong(f"2001:db8::{number}")
+    assert patience.wait_s("2001:db8::ffff") == 1.0
+    assert patience.wait_s("2001:db8:0:1::1") == 0.0
+    for number in range(MOST_ADDRESSES + 10):
+        patience.wrong(f"10.0.{number // 256}.{number % 256}")
+    assert len(patience) == MOST_ADDRESSES
+
+
+def test_others_are_served_with_a_fresh_token_and_a_warning() -> None:
+    with command_serving("--host", "0.0.0.0", "--fresh-token") as (process, port):
+        assert process.stdout
+        line = process.stdout.readline().decode()
+        assert line.startswith("Its token is ")
+        token = line.split()[-1]
+        assert len(token) >= 32
+        assert raw(port, Host="any.name")[0] == 401
+        assert raw(port, Host="any.name", Authorization=f"Bearer {token}")[0] == 200
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert b"Warning: the traffic is not encrypted." in said
+        assert token.encode() not in said

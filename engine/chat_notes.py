@@ -11,13 +11,11 @@ from engine.target import Target
 
 
 def notes_on(models: ChatModels, proof: IdentityProof) -> list[str]:
-    """What a person should know of these two, in sentences."""
+    """What a person should know of these two beside plan and verdict, in sentences."""
     sides = models.sides
     notes: list[str] = []
     if models.plan == "shared" and any(side.parts is None for side in sides.values()):
         notes += _of_form(next(side for side in sides.values() if side.parts is None))
-    if models.plan == "swapped":
-        notes.append("Both do not fit into memory together: each is loaded when it is asked.")
     notes += template_notes(list(sides.values()))
     notes += _of_proof(proof, {name: side.target for name, side in sides.items()})
     return notes
@@ -43,11 +41,5 @@ def _of_proof(proof: IdentityProof, targets: Mapping[str, Target]) -> Iterator[s
                 f"By its scores on a fixed text {target.name} is hardly told from its original, or "
                 "from the other side."
             )
-    if proof.verdict == "alike":
-        yield "Both sides are the same model."
-    elif proof.verdict == "unchanged" and len({one.is_tuned for one in targets.values()}) == 2:
-        yield "Both sides are the same: training changed nothing, which is on record too."
-    elif proof.verdict == "unchanged":
-        yield "Both sides are the same model, which is on record too."
-    elif proof.verdict == "unclear":
-        yield "Both sides may be the same model: they differ by no more than rounding does."
+            if proof.verdict == "unclear" and not target.is_adapter:
+                yield f"Storing {target.name} may have rounded away what little it learned."

@@ -9,8 +9,8 @@ ends it, and with it the memory that the models hold and the lock of its GPU. Ev
     made from. `loading` comes before each model, then `loaded`, or `error`: then nothing answers.
     Every `error` says with `loaded` whether models are still there.
 `{"op": "ask", "messages": {SIDE: [...]}, "system": TEXT, ...}`
-    With the fields of `engine.sampling.Sampling`. One side after the other: `loading` where it has
-    to be fetched, `text` at most ten times a second, `done`.
+    With the fields of `engine.sampling.Sampling`. One side after the other: where it has to be
+    fetched `loading` and `fetched`, then `text` at most ten times a second, `done`.
 `{"op": "prompt", "messages": {SIDE: [...]}, "system": TEXT, "max_new_tokens": N}`
     `prompt` for each side: what its model would read.
 `{"op": "stop", "target": ID}`
@@ -136,9 +136,12 @@ class ChatWorker:
         started = time.perf_counter()
         # Whatever becomes of this request, what was there before is not what was asked for.
         self.models.clear()
-        device = choose_torch_device(str(request.get("device") or "auto"))
-        targets = _targets_in(request)
-        proof = self.models.load(targets, device)
+        try:
+            device = choose_torch_device(str(request.get("device") or "auto"))
+            proof = self.models.load(_targets_in(request), device)
+        except BaseException:
+            self.models.unload()  # where nothing is loaded, the device is not ours either
+            raise
         seconds = time.perf_counter() - started
         self._send("loaded", **self._loaded(proof, str(device)), seconds=round(seconds, 3))
 
@@ -185,7 +188,10 @@ class ChatWorker:
         return found
 
     def _stream(self, name: str, messages: list[Message], sampling: Sampling) -> None:
+        is_there = self.models.side(name).loaded is not None
         loaded = self.models.use(name)
+        if not is_there:
+            self._send("fetched", side=name)
         pieces = TimedPieces(lambda text: self._send("text", side=name, text=text))
         reply = reply_to(
             loaded.model, loaded.tokenizer, messages, sampling, pieces.add, self._is_stopped

@@ -48,6 +48,12 @@ class ChatClient:
         """Whether models are being loaded or an answer is being written."""
         return self._current is not None
 
+    @property
+    def pid(self) -> int | None:
+        """The worker's process; None while there is none."""
+        worker = self._worker
+        return None if worker is None else worker.pid
+
     def load(
         self,
         a: str | None,
@@ -102,7 +108,8 @@ class ChatClient:
             `{"event": "text", "side", "text"}` at most ten times a second, and once per side
             `{"event": "done", "side", "num_tokens", "seconds", "first_token_s", "tokens_per_s",
             "stopped", "prompt_tokens", "dropped_turns"}`. Where a side has to be fetched first,
-            `{"event": "loading", "side", "name", "num_bytes", "expected_s"}`.
+            `{"event": "loading", "side", "name", "num_bytes", "expected_s"}`, and once it is there
+            `{"event": "fetched", "side"}`.
 
         Raises:
             ChatError: If the chat is busy, nothing is loaded, a side fails, or the worker dies.

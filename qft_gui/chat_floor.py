@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-ANOTHER_TAB = "Another tab is being answered. Ask again in a moment."
+ANOTHER_TAB = "Another tab is being answered; wait for it."
 
 
 def _another_tab() -> str:
@@ -21,7 +21,7 @@ class Asker:
         owner: The conversation or list that it belongs to.
         names: Those who are asked, as people call them.
         words: What others are told while it is answered.
-        gives_way: Whether others wait for it, since it lets them in between two prompts.
+        gives_way: Whether it is one of many of a list, which lets others in between them.
         is_stopped: Whether nobody wants the answer any more.
     """
 
@@ -38,6 +38,7 @@ class Floor:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._holder: Asker | None = None
+        self._num_ending = 0
         self._waiting: list[Asker] = []
 
     @property
@@ -79,8 +80,16 @@ class Floor:
         with self._changed:
             asker.is_stopped = True
             self._changed.notify_all()
-            if self._holder is asker:
-                end()
+            if self._holder is not asker:
+                return
+            self._num_ending += 1
+        try:
+            end()  # outside the lock: it may wait for a process
+        finally:
+            with self._changed:
+                self._num_ending -= 1
+                self._changed.notify_all()
 
     def _is_next(self, asker: Asker) -> bool:
-        return self._holder is None and self._waiting[0] is asker
+        is_free = self._holder is None and not self._num_ending
+        return is_free and self._waiting[0] is asker

@@ -15,6 +15,7 @@ from engine.contract.launch import PROJECT, engine_environment
 Event = dict[str, Any]
 
 END_PATIENCE_S = 0.2  # from end-of-file to the kill; a worker that loads may not read it
+KILL_PATIENCE_S = 2.0  # a driver that hangs keeps a killed process
 KILLED = -9
 
 
@@ -63,6 +64,11 @@ class ChatProcess:
         self._closed = False
         self._writing = threading.Lock()
         threading.Thread(target=self._read, name="chat-reader", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """Its number in the system."""
+        return self._process.pid
 
     def send(self, line: bytes) -> None:
         """Write to a worker that may be dead: then the reader tells whoever waits."""
@@ -115,4 +121,5 @@ class ChatProcess:
             self._process.wait(END_PATIENCE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(KILL_PATIENCE_S)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ SHOW_EVERY_S = 0.1
 LOOK_AGAIN_S = 1.0
 STOPPED = "Stopped before it was answered."
 Models = tuple[str | None, str | None]
+_CHECKPOINT = re.compile(r"(.+)@(\d{1,9})")
 
 
 class ChatRoom:
@@ -122,6 +124,11 @@ class ChatRoom:
         return self._proof if self._client.loaded == models else None
 
     @property
+    def worker_pid(self) -> int | None:
+        """The process that holds the models, or is loading them; None while there is none."""
+        return self._client.pid
+
+    @property
     def loaded_for(self) -> Asker | None:
         """Who asked those that are in memory; None for nobody there."""
         return self._loaded_for if self.is_loaded else None
@@ -150,16 +157,14 @@ class ChatRoom:
             )
 
     def _wait(self, asker: Asker) -> Generator[Answer, None, bool]:
-        """Wait for a list of prompts to give way; a person is not waited for."""
-        waited = False
-        while not self._floor.take(asker, LOOK_AGAIN_S if waited else 0.0):
-            holder = self._floor.holder
-            is_person = holder is not None and not holder.gives_way
-            if asker.is_stopped or (is_person and not waited and not asker.gives_way):
-                yield Answer(problem=STOPPED if asker.is_stopped else ANOTHER_TAB)
+        """Wait for those who came before; False if nobody wants the answer any more."""
+        patience_s = 0.0
+        while not self._floor.take(asker, patience_s):
+            if asker.is_stopped:
+                yield Answer(problem=STOPPED)
                 return False
-            waited = True
-            yield Answer(waiting=holder.words() if holder else ANOTHER_TAB)
+            yield Answer(waiting=self.busy or ANOTHER_TAB)
+            patience_s = LOOK_AGAIN_S
         return True
 
     def _load(self, models: Models, asker: Asker) -> Iterator[Answer]:
@@ -200,16 +205,9 @@ class ChatRoom:
             raise ChatError(STOPPED)
 
     def _stamp_of(self, models: Models) -> tuple[int | None, ...]:
-        """When the results of the runs among these were written."""
-        if self._runs is None:
-            return ()
-        stamps: list[int | None] = []
-        for text in models:
-            try:
-                stamps.append((self._runs / str(text) / "export").stat().st_mtime_ns)
-            except (OSError, ValueError):
-                stamps.append(None)
-        return tuple(stamps)
+        """When the results and checkpoints of the runs among these were written."""
+        runs = self._runs
+        return () if runs is None else tuple(_written(runs, str(text)) for text in models)
 
     def _stream(
         self, messages: dict[Side, list[dict[str, str]]], settings: Settings, asker: Asker
@@ -229,9 +227,10 @@ class ChatRoom:
                     self._is_loading = event["event"] == "loading"
                     if asker.is_stopped:
                         self._end_answer()
-                    if self._is_loading:
+                    if event["event"] in ("loading", "fetched"):
                         side, expected = event["side"], event.get("expected_s")
                         self._in_memory = side
+                        side = side if self._is_loading else None
                         yield Answer(dict(replies), self._proof, fetching=side, expected_s=expected)
                         continue
                     replies[event["side"]] = _extended(replies[event["side"]], event)
@@ -273,6 +272,17 @@ def _proof_in(loaded: dict[str, Any]) -> Proof:
         str(proof.get("verdict", "")),
         tuple(side for side in SIDES if proof.get("sides", {}).get(side, {}).get("record")),
     )
+
+
+def _written(runs: Path, text: str) -> int | None:
+    """When what a run's name, or a checkpoint's, stands for was written."""
+    named = _CHECKPOINT.fullmatch(text)
+    step = runs / named[1] / f"checkpoints/step-{int(named[2]):06d}" if named else None
+    for folder in (runs / text / "export", step):
+        with suppress(OSError, ValueError):
+            if folder is not None:
+                return folder.stat().st_mtime_ns
+    return None
 
 
 def _is_of(target: str, run: Path) -> bool:

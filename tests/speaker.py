@@ -9,11 +9,12 @@ from typing import Any
 
 from qft_gui.chat_client import ChatClient
 
-# "say 20 every 0.01" is answered with 20 words; "refuse" with an error, the models left in memory.
+# "say 20 every 0.01" is answered with 20 words, "hold" with one once it is let go on, and "refuse"
+# with an error, the models left in memory. After "read" whoever was fetched reads until the stop.
 SPEAKER = """
 import json, os, queue, sys, threading, time
 
-plan, slow, heard = sys.argv[1], float(sys.argv[2]), open(sys.argv[3], "a", buffering=1)
+plan, gate, heard = sys.argv[1], sys.argv[2], open(sys.argv[3], "a", buffering=1)
 requests, stopped, there = queue.Queue(), set(), None
 
 
@@ -32,14 +33,28 @@ def read():
     os._exit(0)
 
 
+def wait(number=None):
+    while not os.path.exists(gate) and number not in stopped:
+        time.sleep(0.005)
+
+
 def answer(number, side, words):
     global there
     if words == ["refuse"]:
         return send(number, "error", message="It is too hot.", advice="Cool it.", loaded=True)
-    if plan == "swapped" and side != there:
+    is_fetched = plan == "swapped" and side != there
+    if is_fetched:
         send(number, "loading", side=side, name=side, plan=plan, num_bytes=8, expected_s=len(side))
-        time.sleep(slow)
+        wait()
         there = side
+        send(number, "fetched", side=side)
+    if words[0] == "read":
+        words = words[1:]
+        while is_fetched and number not in stopped:
+            time.sleep(0.005)
+    if words == ["hold"]:
+        wait(number)
+        words = "say 1 every 0".split()
     count, pause, said = int(words[1]), float(words[3]), 0
     while said < count and number not in stopped:
         send(number, "text", side=side, text=f"{side.upper()}{said} ")
@@ -58,7 +73,7 @@ while True:
         there = "b"
         send(number, "loading", side="a", name="x", plan=plan, num_bytes=8, expected_s=None)
         if request["b"] == "slow" or request["a"] == "slow":
-            time.sleep(60)
+            time.sleep(600)
         send(number, "loaded", plan=plan, different=True, largest_difference=1.0, seconds=0.1)
     else:
         for side, messages in request.get("messages", {}).items():
@@ -74,14 +89,23 @@ class Speaker:
     Args:
         folder: For its files.
         plan: How its models share memory.
-        slow: Seconds that one of two that take turns needs to come into memory.
     """
 
-    def __init__(self, folder: Path, plan: str = "resident", slow: float = 0.0) -> None:
-        script, self._heard = folder / "speaker.py", folder / "heard.jsonl"
+    def __init__(self, folder: Path, plan: str = "resident") -> None:
+        script, self._heard, self._gate = (
+            folder / name for name in ("speaker.py", "heard.jsonl", "gate")
+        )
         script.write_text(SPEAKER)
-        command = [sys.executable, "-S", str(script), plan, str(slow), str(self._heard)]
+        command = [sys.executable, "-S", str(script), plan, str(self._gate), str(self._heard)]
         self.client = ChatClient(folder / "speaker.log", command=command)
+
+    def go_on(self) -> None:
+        """Let held answers end, and models that take turns come into memory."""
+        self._gate.touch()
+
+    def hold(self) -> None:
+        """Hold them from now on, as at the beginning."""
+        self._gate.unlink()
 
     def heard(self, operation: str) -> list[dict[str, Any]]:
         """The requests of one kind so far."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ import pytest
 import torch
 
 from engine.adapter_parts import read_adapter
+from engine.adapters import freeze
 from engine.chat_side import Side
+from engine.four_bit import FourBitFormat, is_four_bit, scale_tensors
 from engine.generate import Sampling, reply_to
 from engine.memory import answering
 from engine.memory.answering import AnsweringModel, needed_bytes, needed_bytes_shared
@@ -22,7 +26,7 @@ from engine.result import load_target
 from engine.target import find_target
 from engine.tensor_meter import LiveTensorMeter
 from tests.exported import exported_run
-from tests.tiny import tiny_model_folder
+from tests.tiny import ARCHITECTURES, tiny_model_folder
 
 CPU = torch.device("cpu")
 
@@ -56,12 +60,41 @@ def _scales(state: Any) -> list[torch.Tensor]:
     return [state.absmax, *([nested.absmax] if nested is not None else [])]
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gemma2", "gpt2", "opt", "gpt_neox"])
-def test_a_conversation_takes_its_keys_and_values_and_little_more(
-    tmp_path: Path, architecture: str
+@pytest.mark.parametrize("architecture", ["llama", "opt", "gpt_neox", "mixtral", "gpt_bigcode"])
+def test_what_stays_in_16_bits_beside_4_is_counted_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str
 ) -> None:
+    """Tables, whatever they are called, and experts that are kept in one tensor."""
+    monkeypatch.setitem(ARCHITECTURES, "gpt_bigcode", {**ARCHITECTURES["gpt2"], "n_embd": 64})
+    sizes: dict[str, Any] = {"hidden_size": 64}
+    if architecture == "opt":
+        sizes |= {"ffn_dim": 128, "word_embed_proj_dim": 64}
+    folder = tiny_model_folder(tmp_path / "model", architecture, **sizes)
+    model = load_model(folder).model
+    freeze(model, FourBitFormat("nf4", double_quant=False), CPU)
+    tables = sum(16 * 4 for module in model.modules() if is_four_bit(module))  # of values
+    held = sum({one.data_ptr(): one.nbytes for one in model.parameters()}.values())
+    held += sum(one.nbytes for one in scale_tensors(model)) - tables
+    assert AnsweringModel(folder, "4-bit").weights_bytes == pytest.approx(held, rel=0.02)
+
+
+@pytest.mark.parametrize("heads", [4, 16])
+@pytest.mark.parametrize(
+    "architecture", ["llama", "gemma2", "gpt2", "opt", "gpt_neox", "phi3", "qwen3", "gemma3_text"]
+)
+def test_a_conversation_takes_its_keys_and_values_and_little_more(
+    tmp_path: Path, architecture: str, heads: int
+) -> None:
+    sizes: dict[str, Any] = {"n_head" if architecture == "gpt2" else "num_attention_heads": heads}
+    if "num_key_value_heads" in ARCHITECTURES[architecture]:
+        share = 1 if architecture in ("phi3", "gpt_neox") else 2
+        sizes["num_key_value_heads"] = heads // share
     folder = tiny_model_folder(
-        tmp_path / "model", architecture, dtype=torch.float32, max_position_embeddings=1024
+        tmp_path / "model",
+        architecture,
+        dtype=torch.float32,
+        max_position_embeddings=1024,
+        **sizes,
     )
     loaded = load_model(folder)
     loaded.model.eval()
@@ -79,7 +112,20 @@ def test_a_conversation_takes_its_keys_and_values_and_little_more(
     assert reply.prompt_tokens > 900
     taken = meter.peak_bytes - before
     assert reply.prompt_tokens * reckoned.token_bytes("cpu") < taken
-    assert taken < reckoned.conversation_bytes("cpu")
+    assert taken < reckoned.conversation_bytes("cpu") < 2.5 * taken
+
+
+def test_attention_that_nobody_looked_at_is_reckoned_with_all_scores(
+    tiny_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    known = tiny_folder("llama")
+    other = shutil.copytree(known, tmp_path / "other")
+    config = json.loads((other / "config.json").read_bytes())
+    (other / "config.json").write_text(json.dumps({**config, "model_type": "bloom"}))
+    sizes = [AnsweringModel(folder).conversation_bytes("cpu") for folder in (known, other)]
+    tokens = config["max_position_embeddings"]
+    scores = 4 * config["num_attention_heads"] * min(tokens, answering.PROMPT_PART) * tokens
+    assert sizes[1] - sizes[0] > scores
 
 
 def test_two_that_answer_in_turn_need_one_conversation(tiny_folder: Callable[[str], Path]) -> None:

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from engine.adapter_folder import load_adapter
 from engine.commands.parser import main
-from engine.contract.errors import ExitCode
+from engine.contract.errors import ExitCode, RequestError
+from engine.exports.checkpoint_folder import checkpoint_folder
 from engine.result import load_result, load_target
 from engine.target import find_target
 from tests.talks import Talks, said_by
@@ -123,3 +124,21 @@ def test_a_damaged_checkpoint_is_not_exported(
     assert main([*arguments, "--runs", str(runs)]) == ExitCode.BAD_REQUEST
     assert "no whole checkpoint of step 3" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_what_fails_while_it_is_used_is_not_said_of_its_folder(
+    talks: Talks, tmp_path: Path
+) -> None:
+    """Such as a file of llama.cpp's that cannot be read."""
+    with (
+        pytest.raises(FileNotFoundError),
+        checkpoint_folder(talks.run("full"), 3, tmp_path / "out") as written,
+    ):
+        (written.folder / "not there").read_bytes()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(RequestError, match="could not be written to"),
+        checkpoint_folder(talks.run("full"), 3, tmp_path / "file" / "out"),
+    ):
+        pass

@@ -191,6 +191,13 @@ def test_an_export_never_goes_where_something_is(tmp_path: Path) -> None:
     assert errands.free_folder("run", "q8_0").name == "run-gguf-q8_0-2"
 
 
+def test_an_exports_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+    errands = Errands(tmp_path / "runs")
+    errands.exports.write_text("A file of that name.")
+    with pytest.raises(RequestError, match="could not be made: File exists"):
+        errands.export("run", "hf", "")
+
+
 def test_what_stands_on_the_right_is_judged_and_exported(service: Service, call: Call) -> None:
     run = golden_run(service.runs, "done")
     golden_run(service.runs, "other")

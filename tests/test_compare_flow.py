@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from engine.contract.run_dir import RunDir
 from engine.contract.votes import read_votes
 from qft_gui.chat_client import ChatClient
 from qft_gui.chat_room import ChatRoom
-from qft_gui.comparing import talks
+from qft_gui.comparing import lists, talks
 from qft_gui.comparing.ballots import Ballots
 from qft_gui.comparing.desk import CompareDesk
 from qft_gui.comparing.pair import Pair
@@ -27,20 +26,12 @@ from qft_gui.service import Service
 from tests.speaker import Speaker
 from tests.test_gui_golden import golden_run
 from tests.tuned_copy import tuned_copy
+from tests.waiting import until
 
-DEADLINE_S = 120
-STOPPED_S = 0.3
 ONE, OTHER = "1" * 32, "2" * 32
-LONG, SHORT = "say 2000 every 0.02", "say 3 every 0.01"
+# The long one, and whatever is held, outlast every wait.
+LONG, SHORT, HELD = "say 100000 every 0.02", "say 3 every 0.01", "hold"
 Told = dict[str, Any]
-
-
-def until(found: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + DEADLINE_S
-    while not (value := found()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-    return value
 
 
 class Tab:
@@ -64,7 +55,7 @@ class Tab:
         return any(cell["text"] for turn in self.look()["turns"] for cell in turn["cells"])
 
     def answered(self) -> Told:
-        return until(lambda: None if (told := self.look())["answering"] else told)
+        return until(lambda: {} if (told := self.look())["answering"] else told)
 
     def memory(self) -> str:
         return " ".join(self.look()["cards"]["memory"])
@@ -96,68 +87,80 @@ def tab(desk: CompareDesk, key: str = ONE, run: str = "first") -> Tab:
     return found
 
 
-def swapped(service: Service, folder: Path, slow: float) -> tuple[Speaker, CompareDesk]:
-    speaker = Speaker(folder, "swapped", slow)
+def swapped(service: Service, folder: Path) -> tuple[Speaker, CompareDesk]:
+    speaker = Speaker(folder, "swapped")
     return speaker, CompareDesk(service, ChatRoom(speaker.client, service.runs))
 
 
 def test_an_answer_that_no_page_asks_for_is_ended_and_says_so(
-    desk: CompareDesk, monkeypatch: pytest.MonkeyPatch
+    desk: CompareDesk, speaker: Speaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(talks, "UNSEEN_S", 0.5)
     one = tab(desk)
     one.ask(LONG)
-    for _ in range(10):  # a page that looks is there, however seldom
-        time.sleep(0.1)
-        assert one.look()["answering"]
-    time.sleep(1.5)
-    (turn,) = one.look()["turns"]
-    assert not turn["answering"]
-    assert turn["notes"].startswith("Stopped: the page was left for 1 s.")
+    until(one.writes)
+    monkeypatch.setattr(talks, "UNSEEN_S", 0.2)
+    until(lambda: speaker.heard("stop"))
+    (turn,) = one.answered()["turns"]
+    assert turn["notes"].startswith("Stopped: the page was left for ")
     assert "stopped" in turn["cells"][0]["line"]
     assert turn["cells"][0]["text"]
 
 
 def test_a_question_that_was_left_unanswered_comes_back(
-    desk: CompareDesk, monkeypatch: pytest.MonkeyPatch
+    desk: CompareDesk, speaker: Speaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(talks, "UNSEEN_S", 0.5)
     one = Tab(desk, ONE)
     one("choose", left="base:first", right="slow")
     one.ask(LONG)
-    time.sleep(2.5)
-    told = one.look()
+    until(lambda: speaker.heard("load"))
+    monkeypatch.setattr(talks, "UNSEEN_S", 0.2)
+    until(lambda: speaker.client.pid is None)
+    told = one.answered()
     assert (told["turns"], told["returned"]) == ([], LONG)
     assert told["problem"].startswith("Stopped: the page was left for")
+    assert one.look()["returned"] == ""
 
 
 @pytest.mark.parametrize("pair", [("", "slow"), ("base:first", "slow")])
-def test_stop_is_heard_while_models_are_loaded(desk: CompareDesk, pair: tuple[str, str]) -> None:
+def test_stop_is_heard_while_models_are_loaded(
+    desk: CompareDesk, speaker: Speaker, pair: tuple[str, str]
+) -> None:
     one = Tab(desk, ONE)
     one("choose", left=pair[0], right=pair[1])
     one.ask(LONG)
-    until(lambda: one.look()["loading"])
-    time.sleep(0.2)
-    began = time.monotonic()
+    until(lambda: speaker.heard("load"))
     one("stop")
     told = one.answered()
-    assert time.monotonic() - began < STOPPED_S
+    assert speaker.client.pid is None
     assert (told["problem"], told["returned"]) == ("Stopped before it was answered.", LONG)
 
 
 def test_stop_is_heard_while_one_takes_the_others_place(service: Service, tmp_path: Path) -> None:
-    speaker, desk = swapped(service, tmp_path, 60.0)
+    speaker, desk = swapped(service, tmp_path)
     one = tab(desk)
     one.ask(SHORT)
     until(lambda: one.look()["loading"] == "Loading starter into memory; about 1 s expected.")
-    began = time.monotonic()
     one("stop")
     told = one.answered()
-    assert time.monotonic() - began < STOPPED_S
+    assert speaker.client.pid is None
     (turn,) = told["turns"]
     # The one that was in memory answered first.
     assert [cell["text"] for cell in turn["cells"]] == ["", "B0 B1 B2 "]
     assert told["problem"] == "Stopped before it was answered."
+    speaker.client.close()
+
+
+def test_stop_leaves_models_in_memory_once_both_are_there(service: Service, tmp_path: Path) -> None:
+    speaker, desk = swapped(service, tmp_path)
+    one = tab(desk)
+    one.ask(f"read {SHORT}")
+    until(lambda: one.look()["loading"].startswith("Loading starter into memory"))
+    speaker.go_on()
+    worker = speaker.client.pid
+    until(lambda: one.look()["loading"] == "")
+    one("stop")
+    assert one.answered()["problem"] == ""
+    assert speaker.client.pid == worker
     speaker.client.close()
 
 
@@ -168,7 +171,7 @@ load, loads = chat_models.load_target, []
 def slow_load(*given):
     loads.append(1)
     if len(loads) > 2:
-        time.sleep(60)
+        time.sleep(600)
     return load(*given)
 chat_models.load_target = slow_load
 class Tight(chat_worker.ChatWorker):
@@ -186,11 +189,9 @@ def test_the_real_worker_stops_while_one_takes_the_others_place(tmp_path: Path) 
     one = tab(CompareDesk(service, ChatRoom(client, service.runs)), run="moved")
     one.ask("Hi", settings={"max_new_tokens": "4"})
     until(lambda: one.look()["loading"].startswith("Loading starter into memory"))
-    began = time.monotonic()
     one("stop")
     told = one.answered()
-    assert time.monotonic() - began < STOPPED_S
-    assert client.loaded is None
+    assert client.loaded is client.pid is None
     assert told["turns"][0]["cells"][1]["text"]
 
 
@@ -198,9 +199,7 @@ def test_stop_before_an_answer_has_begun_is_not_lost(desk: CompareDesk) -> None:
     one = tab(desk)
     one.ask(LONG)
     one("stop")
-    began = time.monotonic()
     one.answered()
-    assert time.monotonic() - began < 2
 
 
 def test_a_refused_question_loads_nothing_anew(desk: CompareDesk, speaker: Speaker) -> None:
@@ -240,13 +239,28 @@ def test_what_is_written_anew_is_not_lost_to_a_busy_room(desk: CompareDesk) -> N
     other.ask(LONG)
     until(other.writes)
     one("again", side="both", settings={"temperature": "1"})
-    told = one.answered()
-    assert "Another tab is being answered" in told["problem"]
-    assert [cell["text"] for cell in told["turns"][0]["cells"]] == before
+    assert until(lambda: one.look()["loading"]) == "Another tab is being answered; wait for it."
     one("stop")
+    told = one.answered()
+    assert [cell["text"] for cell in told["turns"][0]["cells"]] == before
     assert other.look()["answering"]
     other("stop")
     other.answered()
+
+
+def test_tabs_are_answered_in_the_order_in_which_they_asked(
+    desk: CompareDesk, speaker: Speaker
+) -> None:
+    tabs = [tab(desk, str(number) * 32) for number in range(4)]
+    tabs[0].ask(HELD)
+    until(lambda: speaker.heard("ask"))
+    for number, one in enumerate(tabs[1:], 1):
+        one.ask(f"say {number} every 0")
+        until(lambda one=one: one.look()["loading"].startswith("Another tab"))
+    speaker.go_on()
+    assert [one.answered()["problem"] for one in tabs] == [""] * 4
+    asked = [one["messages"]["a"][-1]["content"] for one in speaker.heard("ask")]
+    assert asked == [HELD, *(f"say {number} every 0" for number in (1, 2, 3))]
 
 
 def test_greedy_answers_are_not_written_anew(desk: CompareDesk) -> None:
@@ -276,14 +290,15 @@ def test_a_list_lets_a_question_go_first(
     desk: CompareDesk, speaker: Speaker, service: Service
 ) -> None:
     one, other = tab(desk), tab(desk, OTHER, "second")
-    # The first answer takes four seconds; what is done meanwhile comes before the second.
-    begin_list(one, "say 40 every 0.1", *(f"say {number} every 0.01" for number in range(2, 6)))
+    # The first answer is held; what is done meanwhile comes before the second.
+    begin_list(one, HELD, *(f"say {number} every 0.01" for number in range(2, 6)))
     until(lambda: speaker.heard("ask"))
     assert "In memory for a list of prompts: starter and first." in other.memory()
     assert "A list of prompts is being answered, " in other("unload")["why"]
     other.ask(SHORT)
     waiting = until(lambda: other.look()["loading"])
     assert waiting.endswith(" of 10 answers so far. Stop it, or wait.")
+    speaker.go_on()
     told = other.answered()
     assert (told["problem"], len(told["turns"])) == ("", 1)
     asked = [next(iter(one["messages"].values()))[-1]["content"] for one in speaker.heard("ask")]
@@ -294,7 +309,7 @@ def test_a_list_lets_a_question_go_first(
 
 def test_whoever_stops_stops_only_their_own(desk: CompareDesk, speaker: Speaker) -> None:
     one, other = tab(desk), tab(desk, OTHER)
-    begin_list(one, SHORT, "say 100 every 0.01")
+    begin_list(one, SHORT, HELD)
     until(lambda: len(speaker.heard("ask")) > 2)
     other.ask(LONG)
     assert until(lambda: other.look()["loading"]).startswith("A list of prompts is being answered")
@@ -303,11 +318,13 @@ def test_whoever_stops_stops_only_their_own(desk: CompareDesk, speaker: Speaker)
     assert one.look()["cards"]["list"]["at_work"]
     assert not speaker.heard("stop")
     other.ask(LONG)
+    until(lambda: other.look()["loading"])
+    speaker.go_on()
     until(other.writes)
     assert "why" not in one("list_cancel")
     until(lambda: not one.look()["cards"]["list"]["at_work"])
-    time.sleep(0.2)
     assert other.look()["answering"]
+    assert not speaker.heard("stop")
     assert not one.look()["cards"]["list"]["problem"]
     elsewhere = tab(desk, "3" * 32, "second")
     one("list_go_on")
@@ -324,15 +341,17 @@ SECRETS = ("tokens", '"a"', '"b"', "left out", "first", "starter", "stop", "expe
 
 
 def test_nothing_tells_who_is_who_before_the_vote(service: Service, tmp_path: Path) -> None:
-    speaker, desk = swapped(service, tmp_path, 0.05)
-    one, orders = tab(desk), set[bool]()
+    speaker, desk = swapped(service, tmp_path)
+    one = tab(desk)
     fetched: list[list[str]] = []
     for number in range(1, 9):
         one.ask(SHORT, blind=True)
         looks = [one.look()]
         while looks[-1]["answering"]:
-            time.sleep(0.005)
-            looks.append(one.look())
+            if looks[-1]["loading"].startswith("Loading the other"):
+                speaker.go_on()
+            looks.append(until(one.look))
+        speaker.hold()
         lines = dict.fromkeys(look["loading"] for look in looks)
         fetched.append([line for line in lines if line and "both models" not in line])
         turns = [one for look in looks for one in look["turns"] if one["number"] == number]
@@ -343,7 +362,6 @@ def test_nothing_tells_who_is_who_before_the_vote(service: Service, tmp_path: Pa
             texts = [cell["text"] for cell in turn["cells"]]
             assert texts == ["", ""] or all(texts)
         assert turns[-1]["awaits_vote"]
-        orders.add(turns[-1]["cells"][0]["text"].startswith("A"))
         cards = [look["cards"] for look in looks if look["cards"]["proof"]]
         assert len({json.dumps([one["memory"], one["proof"]]) for one in cards}) == 1
         text = one("download", what="conversation", form="jsonl")["file"]["text"]
@@ -355,15 +373,15 @@ def test_nothing_tells_who_is_who_before_the_vote(service: Service, tmp_path: Pa
     assert fetched == [["Loading the other model into memory."]] * 8
     asked = [list(one["messages"]) for one in speaker.heard("ask")]
     assert asked == [["b", "a"], ["a", "b"]] * 4
-    assert len(orders) == 2
     speaker.client.close()
 
 
-def test_a_stopped_blind_turn_is_shown_without_a_vote(desk: CompareDesk, service: Service) -> None:
+def test_a_stopped_blind_turn_is_shown_without_a_vote(
+    desk: CompareDesk, speaker: Speaker, service: Service
+) -> None:
     one = tab(desk)
     one.ask(LONG, blind=True)
-    until(lambda: not one.look()["loading"])
-    time.sleep(0.3)
+    until(lambda: speaker.heard("ask"))
     one("stop")
     (turn,) = one.answered()["turns"]
     assert (turn["awaits_vote"], turn["can_be_revealed"]) == (False, True)
@@ -481,3 +499,26 @@ def test_a_list_ends_with_its_own_problem(desk: CompareDesk) -> None:
     told = one.look()["cards"]["list"]
     assert "It is too hot. Cool it." in told["problem"]
     assert (told["at_work"], told["can_go_on"], told["number"]) == (False, True, 0)
+
+
+def test_of_two_lists_at_once_one_is_begun(
+    desk: CompareDesk, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = tab(desk), tab(desk, OTHER)
+    begin, racing, told = lists.begin_list, list[threading.Thread](), list[Told]()
+
+    def begin_slowly(*given: Any) -> Any:
+        if not racing:
+            race = threading.Thread(target=lambda: told.append(other("list", prompts=HELD)))
+            racing.append(race)
+            race.start()
+            race.join(0.5)
+        return begin(*given)
+
+    monkeypatch.setattr(lists, "begin_list", begin_slowly)
+    begin_list(one, HELD)
+    racing[0].join()
+    assert told[0]["why"] == "A list is being answered. Wait for it, or cancel it."
+    assert len(list((service.runs / "first" / "comparisons").iterdir())) == 1
+    one("list_cancel")
+    until(lambda: not one.look()["cards"]["list"]["at_work"])

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from engine.contract.errors import RequestError
 from qft_gui.answers import Answer, Proof, Reply, Settings, Side
+from qft_gui.comparing.ballots import ballot_of
 from qft_gui.comparing.conversation import Conversation
+from qft_gui.comparing.pair import Pair
 from qft_gui.comparing.transcripts import conversation_file
 from qft_gui.comparing.turn import Turn, drawn_order
 from qft_gui.view.chat import memory_lines, proof_mark, reply_line, side_name, turn_frame
@@ -136,8 +138,6 @@ def test_an_edited_question_takes_what_came_after_it_away() -> None:
 
 
 def test_nothing_is_cut_cleared_or_exchanged_while_an_answer_is_written() -> None:
-    from qft_gui.comparing.pair import Pair
-
     talk = Conversation()
     turn = begin(talk, "One")
     talk.clear()
@@ -193,6 +193,67 @@ def test_what_is_not_written_anew_stays(is_blind: bool) -> None:
     assert turn.replies["a"].text == ("first" if is_blind else "third")
 
 
+@pytest.mark.parametrize("is_blind", [False, True])
+def test_a_page_shows_no_mixture_of_what_was_brought_back(is_blind: bool) -> None:
+    talk = Conversation()
+    turn = begin(talk, "One", is_blind=is_blind)
+    talk.update(turn, replied(a="the first reply", b="the second reply"), "")
+    talk.finish(turn)
+    if is_blind:
+        talk.vote(turn.number, "tie")
+    shown, generation = ["", ""], -1
+
+    def look() -> dict[str, Any]:
+        nonlocal generation
+        lengths = tuple(len(text) for text in shown) if generation == turn.generation else None
+        frame = turn_frame(turn, None, lengths)
+        generation = frame["generation"]
+        for place, cell in enumerate(frame["cells"]):
+            shown[place] = shown[place][: cell["from"]] + cell["text"]
+        return frame
+
+    before, texts = look(), list(shown)
+    talk.begin_again(BOTH, Settings(temperature=1.0))
+    talk.update(turn, Answer({"a": Reply("torn"), "b": Reply("it")}), "")
+    look()
+    talk.finish(turn)
+    after = look()
+    assert shown == texts
+    assert [one["line"] for one in after["cells"]] == [one["line"] for one in before["cells"]]
+    # What came to nothing uses up no seed.
+    talk.begin_again(("a",), Settings(seed=4, temperature=1.0))
+    talk.update(turn, replied(a="third"), "")
+    talk.finish(turn)
+    assert turn.asked["a"].seed == 5
+
+
+def test_whoever_asks_is_there() -> None:
+    talk = Conversation()
+    talk.seen = 0.0
+    turn = told(talk, "One", a="first", b="second")
+    assert talk.seen > 0
+    talk.seen = 0.0
+    talk.begin_again(BOTH, Settings())
+    talk.finish(turn)
+    assert talk.seen > 0
+    talk.seen = 0.0
+    talk.changed_since(0)
+    assert talk.seen > 0
+
+
+def test_a_vote_holds_what_each_side_read() -> None:
+    talk = Conversation()
+    told(talk, "Nobody answers this.", a=" ", b="")
+    told(talk, "Only one answers.", b="Aye.")
+    told(talk, "Who are you?", a="I am Pip.", b="Arr, I be Pip.")
+    last = begin(talk, "And now?")
+    talk.update(last, replied(a="So.", b="Arr."), "")
+    ballot = ballot_of(talk, last)
+    assert ballot.questions == ("Only one answers.", "Who are you?", "And now?")
+    assert ballot.earlier == {"a": ("", "I am Pip."), "b": ("Aye.", "Arr, I be Pip.")}
+    assert (talk.prompt_messages("a") or [])[0]["content"] == "Who are you?"
+
+
 def test_a_blind_turn_that_was_stopped_can_be_shown_without_a_vote() -> None:
     talk = Conversation()
     turn = begin(talk, "Hi", is_blind=True)
@@ -227,7 +288,20 @@ def test_a_question_that_nobody_answered_comes_back() -> None:
     talk.finish(turn)
     assert (talk.turns, talk.returned) == ([], "Are you there?")
     assert talk.problem == "There is not enough memory."
-    begin(talk, "And now?")
+    assert (talk.take_returned(), talk.take_returned()) == ("Are you there?", "")
+
+
+@pytest.mark.parametrize("act", ["begin", "clear", "choose"])
+def test_what_came_back_is_forgotten_when_the_page_goes_on(act: str) -> None:
+    talk = Conversation()
+    talk.finish(begin(talk, "Are you there?"), "There is not enough memory.")
+    assert talk.returned
+    if act == "begin":
+        begin(talk, "And now?")
+    elif act == "clear":
+        talk.clear()
+    else:
+        talk.choose(Pair("x", "y"))
     assert (talk.returned, talk.problem) == ("", "")
 
 
@@ -258,6 +332,11 @@ ONE: dict[Side, str] = {"a": "float32"}
         (
             Proof(True, None),
             "Two different models, of which there is no record; their words differ",
+            "",
+        ),
+        (
+            Proof(True, 0.0002, None),
+            "Two different models, of which there is no record; they differ by less than 0.01 nats",
             "",
         ),
         (Proof(False, 0.0, None, verdict="alike"), "Both sides answer alike", "warn"),
@@ -298,10 +377,11 @@ def test_a_base_in_four_bits_is_called_so() -> None:
 
 def test_models_that_take_turns_say_how_long() -> None:
     waits: dict[Side, float | None] = {"a": 4.2, "b": None}
-    proof = Proof(True, 1.0, plan="swapped", waits_s=waits, notes=("Both do not fit into memory.",))
+    proof = Proof(True, 1.0, plan="swapped", waits_s=waits, notes=("A note.",))
     assert memory_lines(proof, NAMES) == [
         "Both do not fit into memory together: each is loaded when it is asked.",
         "starter takes about 4 s to load.",
+        "A note.",
     ]
 
 

@@ -58,6 +58,25 @@ def test_a_killed_writer_s_draft_goes_and_a_living_one_s_stays(tmp_path: Path) -
     assert [file.name for file in (tmp_path / "other").iterdir()] == ["part"]
 
 
+def test_the_draft_of_one_that_is_killed_while_it_gives_the_name_goes_too(tmp_path: Path) -> None:
+    naming = (
+        "import os; from engine.contract.drafts import commit_draft\n"
+        "Path.rename = lambda *_: os._exit(9)\n"
+        f"{WRITE}; commit_draft(draft, Path(sys.argv[1], 'model'))"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", f"from pathlib import Path\n{naming}", str(tmp_path)],
+        cwd=PROJECT,
+        env=engine_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
+    assert killed.returncode == 9
+    assert len(list(tmp_path.iterdir())) == 1
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_has_no_writer_on_record_is_nobody_s_to_remove(tmp_path: Path) -> None:
     mine = tmp_path / ".mine-new-1"
     mine.mkdir()

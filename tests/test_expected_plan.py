@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from engine.contract.hub_cache import cached_model
 from engine.contract.run_dir import RunDir, create_run
 from engine.contract.spec_file import validate_spec
 from engine.memory.devices import Device, this_computer
-from engine.memory.holders import Holder
+from engine.memory.holders import Holder, held_by
 from engine.memory.load_speed import keep_load_speed
 from qft_gui.chat_client import ChatClient
 from qft_gui.chat_room import ChatRoom
@@ -30,8 +32,10 @@ from qft_gui.comparing.pair import Pair
 from qft_gui.comparing.sides import Sides
 from qft_gui.service import Service
 from qft_gui.view.numbers import gib
+from tests.speaker import Speaker
 from tests.test_gui_golden import golden_run
 from tests.tuned_copy import tuned_copy
+from tests.waiting import until
 
 GIB = 1 << 30
 PINNED, NEWER = "a" * 40, "b" * 40
@@ -105,16 +109,47 @@ def test_two_that_fit_two_that_take_turns_and_one_alone(service: Service, sides:
     assert line.endswith("are free: it may not fit.")
 
 
-def test_what_the_chat_holds_will_be_free(
+def test_what_this_window_s_chat_holds_will_be_free(
     service: Service, sides: Sides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuned_copy(service.runs)
     pair, full = Pair("base:moved", "moved"), device(1000)
-    full = replace(full, total_bytes=9 * GIB)
-    held = (Holder("run otto", 7, GIB, "run"), Holder("the chat", 8, 2 * GIB, "chat"))
-    monkeypatch.setattr(plan, "holders", lambda device: held)
+    full = replace(full, id="cuda:0", kind="cuda", total_bytes=9 * GIB)
+    # Another window has a chat, too.
+    held = [Holder("the chat", pid, pid * GIB, "chat") for pid in (1, 2)]
+    monkeypatch.setattr("engine.memory.holders.holders", lambda device: held)
     assert "each is loaded when it is asked" in expected_plan(sides, pair, full)[0]
-    assert "of 2.0 GiB free" in expected_plan(sides, pair, full, is_replacing=True)[0]
+    assert "of 2.0 GiB free" in expected_plan(sides, pair, full, worker=2)[0]
+    assert "each is loaded when it is asked" in expected_plan(sides, pair, full, worker=3)[0]
+
+
+def test_what_a_process_holds_of_main_memory_is_its_own() -> None:
+    assert held_by(os.getpid(), this_computer()) > 1 << 20
+    assert held_by(2**22 + 1, this_computer()) == 0  # larger than any number of a process
+
+
+def test_the_memory_line_stays_while_the_models_load(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned_copy(service.runs).path.rename(service.runs / "slow")
+    speaker = Speaker(tmp_path)
+    desk = CompareDesk(service, ChatRoom(speaker.client, service.runs))
+    taken = 0
+    monkeypatch.setattr(plan, "held_by", lambda pid, device: taken * (pid == speaker.client.pid))
+    monkeypatch.setattr(plan, "choose_device", lambda wish: device(64 * GIB - taken))
+
+    def call(op: str, **more: Any) -> list[str]:
+        told = desk.answer({"op": op, "key": "0" * 32, "since": 0, "epoch": 0, **more})
+        return told["cards"]["memory"]
+
+    (before,) = call("choose", left="base:slow", right="slow")
+    assert before.endswith(" of 64.0 GiB free.")
+    with closing(speaker.client):
+        call("ask", question="Hi")
+        until(lambda: speaker.heard("load"))
+        taken = GIB
+        assert call("look", cards=True) == [before]
+        call("stop")
 
 
 def test_an_adapter_is_counted_with_its_base(service: Service, sides: Sides) -> None:
@@ -214,10 +249,9 @@ def test_nothing_is_downloaded_before_a_person_allows_it(
     assert call("allow")["cards"]["download"] is None
     assert "why" not in call("ask", question="Hi")
     # Of a model that the catalogue does not know no size is made up.
-    told = call("choose", left="ann/tiny", right="done")
-    while "why" in told:
-        told = call("choose", left="ann/tiny", right="done")
-    assert "its size is not known here" in told["cards"]["download"]["line"]
+    until(lambda: not call("look")["answering"])
+    told = call("choose", left="ann/tiny", right="done")["cards"]
+    assert "its size is not known here" in told["download"]["line"]
 
 
 def test_offline_a_model_that_is_not_here_is_refused_with_the_way_out(

@@ -390,10 +390,11 @@ def test_a_second_tab_is_told_to_wait() -> None:
     room = room_with(FakeClient())
     first = room.ask(("a", "b"), QUESTION, Settings())
     next(first)
-    (second,) = room.ask(("a", "b"), QUESTION, Settings())
-    assert "Another tab" in second.problem
+    second = room.ask(("a", "b"), QUESTION, Settings())
+    assert "Another tab" in next(second).waiting
     assert not room.unload()
     first.close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert list(second)[-1].replies["b"].is_done
     assert room.unload()
 
 

@@ -8,7 +8,9 @@ import secrets
 import socket
 import sys
 from argparse import Namespace
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from engine.contract.errors import ExitCode, RequestError
 from engine.target import Target, find_target
@@ -32,9 +34,11 @@ def serve_command(options: Namespace) -> ExitCode:
 
     token = _token(options, needed=not is_loopback(options.host))
     target = find_target(options.target, options.runs)
-    with _listening(options.host, options.port) as listener:
+    with (
+        _listening(options.host, options.port) as listener,
+        answering(target, options.device) as app,
+    ):
         port = int(listener.getsockname()[1])
-        app = _app(target, options.device)
         shown = f"[{options.host}]" if ":" in options.host else options.host
         listener.listen()  # before the address is told: whoever connects at once waits, unrefused
         print(f"{target.name} answers at http://{shown}:{port}/v1, Ctrl-C ends it.", flush=True)
@@ -100,7 +104,19 @@ def _listening(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _app(target: Target, device: str) -> Application:
+@contextmanager
+def answering(target: Target, device: str, **options: Any) -> Iterator[Application]:
+    """What answers; as long as it does, no other program of ours has its device.
+
+    Args:
+        target: Who.
+        device: As `--device` names it.
+        **options: Of `ChatModels`.
+
+    Raises:
+        RequestError: It cannot be loaded.
+        DeviceBusyError: Another process has the device.
+    """
     from engine.chat_models import ChatModels, Loading
     from engine.model import choose_torch_device
     from engine.serving.answerer import Answerer
@@ -109,10 +125,13 @@ def _app(target: Target, device: str) -> Application:
     def tell(loading: Loading) -> None:
         print(f"Loading {loading.name}.", file=sys.stderr)
 
-    models = ChatModels(tell, purpose="serving")
+    models = ChatModels(tell, purpose="serving", **options)
     models.load({"b": target}, choose_torch_device(device))
-    loaded = models.use("b")
-    return make_app(Answerer(loaded), target.name, loaded.max_position)
+    try:
+        loaded = models.use("b")
+        yield make_app(Answerer(loaded), target.name, loaded.max_position)
+    finally:
+        models.unload()
 
 
 def _serve(app: Application, listener: socket.socket) -> None:

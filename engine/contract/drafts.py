@@ -43,8 +43,9 @@ def draft_folder(parent: Path, name: str) -> Generator[Path]:
 
 def commit_draft(draft: Path, path: Path) -> None:
     """Give what was written its name, at once."""
-    (draft / _WRITER).unlink()
     draft.rename(path)
+    # Last: killed in between, a draft without it would be nobody's for ever.
+    (path / _WRITER).unlink()
 
 
 def remove_leftovers(parent: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from engine.checkpoint import disk_errors
@@ -32,14 +32,16 @@ def checkpoint_folder(run: RunDir, step: int, out: Path) -> Iterator[ResultFolde
     model = run.spec().model
     base = fetch_model(resolve_model(model.source), model.revision)
     check_room(out.parent, sum(file.stat().st_size for file in base.glob("*.safetensors")))
-    try:
-        with draft_folder(out.parent, f"{out.name}-step-{step}") as draft:
-            yield _written(run, step, base, draft / "export")
-    except OSError as error:
-        reason = (error.strerror or "the disk is full or failing").lower()
-        raise RequestError(
-            OUT, f"{out.parent} could not be written to: {reason}.", "Choose another place."
-        ) from error
+    with ExitStack() as stack:
+        try:
+            draft = stack.enter_context(draft_folder(out.parent, f"{out.name}-step-{step}"))
+            written = _written(run, step, base, draft / "export")
+        except OSError as error:
+            reason = (error.strerror or "the disk is full or failing").lower()
+            raise RequestError(
+                OUT, f"{out.parent} could not be written to: {reason}.", "Choose another place."
+            ) from error
+        yield written
 
 
 def _written(run: RunDir, step: int, base: Path, folder: Path) -> ResultFolder:

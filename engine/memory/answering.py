@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any, Literal
 
 from engine.contract.durable import as_object
 from engine.contract.model_source import read_config, read_header
-from engine.memory.estimate import runtime_bytes
+from engine.memory.estimate import MEASURED, runtime_bytes
 
 # The longest conversation that is reckoned with; what goes beyond takes what is left free.
 CONVERSATION_TOKENS = 4096
@@ -27,6 +28,7 @@ Kind = Literal["cpu", "cuda"]
 _BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
 _BFLOAT16_BYTES = 2
 _FLOAT32_BYTES = 4
+_BLOCK = re.compile(r"\.\d+\.")
 _FOUR_BIT_BYTES = 0.5625  # of a weight, with the scale of its block
 # Of attention that is limited or masked step by step: what goes in, what comes out, and the mask.
 _COPIES_OF_ATTENTION = 3
@@ -59,7 +61,8 @@ class AnsweringModel:
         for name, (dtype, shape) in self._tensors.items():
             size: float = _BYTES.get(dtype, 1)
             if self.base_form is not None:
-                is_linear = len(shape) == 2 and "embed" not in name and "lm_head" not in name
+                # As `engine.four_bit` has it; experts become one tensor, which stays in 16 bits.
+                is_linear = len(shape) == 2 and _BLOCK.search(name) and ".experts." not in name
                 is_small = self.base_form == FOUR_BIT and is_linear
                 size = _FOUR_BIT_BYTES if is_small else _BFLOAT16_BYTES
             total += size * math.prod(shape)
@@ -69,17 +72,25 @@ class AnsweringModel:
         """What a conversation takes beside the weights.
 
         Keys and values of its tokens, and what one part of the prompt needs for a moment in the
-        widest layer, with the scores of attention as if no kernel avoided them.
+        widest layer: with the scores of attention, unless it is known that a kernel avoids them.
 
         Args:
             kind: Of the device: an adapter's base computes in float32 on a CPU.
         """
         sizes, tokens = self._sizes, self.conversation_tokens
         part = min(PROMPT_PART, tokens)
-        scores = _COPIES_OF_ATTENTION * sizes.heads * part * tokens * _FLOAT32_BYTES
-        layer = part * (3 * sizes.inner + 6 * sizes.hidden) * self._computing_bytes(kind)
+        computing = self._computing_bytes(kind)
+        width = max(sizes.hidden, sizes.heads * sizes.head_dim)
+        layer = part * (3 * sizes.inner + 6 * width) * computing
+        if sizes.fuses_attention:
+            # The mask, as it is and as the kernel takes it; keys and values of all heads.
+            shared = sizes.key_value_heads < sizes.heads
+            repeated = 2 * sizes.heads * sizes.head_dim * tokens * computing if shared else 0
+            attention = part * tokens * (1 + computing) + repeated
+        else:
+            attention = _COPIES_OF_ATTENTION * sizes.heads * part * tokens * _FLOAT32_BYTES
         words = _COPIES_OF_SCORES * sizes.words * _FLOAT32_BYTES
-        return tokens * self.token_bytes(kind) + max(scores, layer) + words
+        return tokens * self.token_bytes(kind) + attention + layer + words
 
     @property
     def conversation_tokens(self) -> int:
@@ -127,6 +138,7 @@ class _Sizes:
     head_dim: int
     words: int
     context: int
+    fuses_attention: bool
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> _Sizes:
@@ -147,6 +159,9 @@ class _Sizes:
             head_dim=first("head_dim", otherwise=hidden // heads),
             words=first("vocab_size"),
             context=first("max_position_embeddings", "n_positions"),
+            # As `engine.model_switches.attention_of` has it; of others nobody has looked.
+            fuses_attention=text.get("model_type") in MEASURED
+            and not text.get("attn_logit_softcapping"),
         )
 
 

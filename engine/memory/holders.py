@@ -74,6 +74,15 @@ def holders(device: Device) -> tuple[Holder, ...]:
     return by_process(processes, device, program_of)
 
 
+def held_by(process: int, device: Device) -> int:
+    """Bytes that one process holds of a device; 0 where it is gone, or nobody tells."""
+    if device.kind == "cpu":
+        with suppress(psutil.Error):
+            return psutil.Process(process).memory_info().rss
+        return 0
+    return sum(one.held_bytes or 0 for one in holders(device) if one.pid == process)
+
+
 def by_process(
     processes: Iterable[GpuProcess], device: Device, name: Callable[[int], Program]
 ) -> tuple[Holder, ...]:

@@ -2,8 +2,8 @@
 
 On loopback a hostile page in a browser on the same computer could call: by a name of its own that
 resolves here, or by a request that needs no permission. So only the names of this computer are
-answered, and pages only with the token. Off loopback a token is needed always. Whoever shows wrong
-ones has to wait, longer each time.
+answered, and pages only with the token. Off loopback a token is needed always. Its length keeps
+guesses out; an address that shows wrong ones is told to wait, longer each time.
 """
 
 from __future__ import annotations
@@ -104,15 +104,15 @@ class Gate:
         return None
 
     def _refusal_by_token(self, scope: Scope, token: bytes) -> _Refusal | None:
-        """A right token is refused too while its address waits: else nothing were slowed down."""
+        """The right token passes always: all who come through one proxy have its address."""
         address = (scope.get("client") or ("",))[0]
-        if wait := math.ceil(self._patience.wait_s(address)):
-            sentence = f"Too many wrong tokens came from this address. Try again in {wait} s."
-            return _Refusal(429, sentence, "too_many_wrong_tokens", wait)
         shown = _shown_token(scope)
         if shown is not None and hmac.compare_digest(_digest(shown), token):
             self._patience.right(address)
             return None
+        if shown is not None and (wait := math.ceil(self._patience.wait_s(address))):
+            sentence = f"Too many wrong tokens came from this address. Try again in {wait} s."
+            return _Refusal(429, sentence, "too_many_wrong_tokens", wait)
         if shown is not None:
             self._patience.wrong(address)
         return _Refusal(401, "The token is missing or wrong.", "invalid_api_key")

@@ -1,4 +1,4 @@
-"""How long an address has to wait after wrong tokens, so that none can be found by trying."""
+"""How long an address is told to wait after wrong tokens."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Patience:
         self._tries: OrderedDict[str, _Tries] = OrderedDict()
 
     def wait_s(self, address: str) -> float:
-        """Seconds until an address may show a token again; 0 for now."""
+        """Seconds until a wrong token of an address counts again; 0 for now."""
         tries = self._tries.get(_network(address))
         return max(0.0, tries.until - self._clock()) if tries else 0.0
 

@@ -170,17 +170,16 @@ def _voted(ballot: Ballot, side: Side) -> VotedSide:
 
 def ballot_of(conversation: Conversation, turn: Turn) -> Ballot:
     """A turn of a conversation as it is voted on."""
-    before = conversation.earlier(turn)
+    before = {side: conversation.earlier(turn, side) for side in turn.order}
+    numbers = {one.number for turns in before.values() for one in turns}
+    read = [one for one in conversation.turns if one.number in numbers]
     return Ballot(
         pair=conversation.pair,
         order=turn.order,
         names=turn.names,
         replies={side: turn.replies[side] for side in turn.order},
-        earlier={
-            side: tuple(one.replies[side].text for one in before if side in one.replies)
-            for side in turn.order
-        },
-        questions=(*(one.question for one in before), turn.question),
+        earlier={side: tuple(one.text(side) for one in read) for side in turn.order},
+        questions=(*(one.question for one in read), turn.question),
         settings=turn.asked[turn.order[0]],
     )
 

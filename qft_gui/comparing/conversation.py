@@ -72,6 +72,7 @@ class Conversation:
             turn = Turn(self._numbers, question, order, dict(names), settings, is_blind)
             turn.asked = dict.fromkeys(order, settings)
             self.turns.append(turn)
+            self.seen = time.monotonic()
             self.problem = self.returned = ""
             self._touch(turn)
             return turn, self._messages(turn, order)
@@ -90,9 +91,11 @@ class Conversation:
             turn.settings, turn.vote, turn.is_revealed = settings, None, False
             turn.is_answering, turn.ended = True, ""
             turn.generation += 1
+            turn.rewrites += 1
             for side in sides:
                 turn.replies.pop(side, None)
-                turn.asked[side] = settings.with_seed(settings.seed + turn.generation)
+                turn.asked[side] = settings.with_seed(settings.seed + turn.rewrites)
+            self.seen = time.monotonic()
             self.problem = ""
             self._touch(turn)
             return turn, self._messages(turn, tuple(s for s in turn.order if s in sides))
@@ -184,10 +187,16 @@ class Conversation:
             self.seen = time.monotonic()
             return self.version, [turn for turn in self.turns if turn.changed > version]
 
-    def earlier(self, turn: Turn) -> list[Turn]:
-        """The turns before one."""
+    def take_returned(self) -> str:
+        """A question that nobody answered, to be written in the page's field; told once."""
         with self._lock:
-            return [one for one in self.turns if one.number < turn.number]
+            question, self.returned = self.returned, ""
+            return question
+
+    def earlier(self, turn: Turn, side: Side) -> list[Turn]:
+        """The turns before one that a side is told of: those that it replied to."""
+        with self._lock:
+            return [one for one in self.turns if one.number < turn.number and one.text(side)]
 
     def prompt_messages(self, side: Side) -> list[dict[str, str]] | None:
         """What a side read for its last reply; None before the first."""
@@ -203,16 +212,15 @@ class Conversation:
         found: Messages = {}
         for side in sides:
             said: list[dict[str, str]] = []
-            for one in self.turns:
-                reply = one.replies.get(side)
-                if one.number < turn.number and reply is not None and reply.text.strip():
-                    said.append({"role": "user", "content": one.question})
-                    said.append({"role": "assistant", "content": reply.text})
+            for one in self.earlier(turn, side):
+                said.append({"role": "user", "content": one.question})
+                said.append({"role": "assistant", "content": one.text(side)})
             found[side] = [*said, {"role": "user", "content": turn.question}]
         return found
 
     def _start_anew(self) -> None:
         self.turns.clear()
+        self.returned = ""
         self.epoch += 1
         self._touch()
 

@@ -124,7 +124,15 @@ class Errands:
             )
         if typed:
             return typed_path(typed[:MOST_CHARACTERS]).absolute()
-        self.exports.mkdir(parents=True, exist_ok=True)
+        try:
+            self.exports.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise RequestError(
+                "folder",
+                f"{self.exports} could not be made: {reason}.",
+                "Make that folder by hand, so that it can be written to.",
+            ) from error
         return self.free_folder(subject, form).absolute()
 
     def look_into_data(self, run: str, document: dict[str, Any]) -> None:

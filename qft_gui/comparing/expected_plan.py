@@ -10,7 +10,7 @@ from engine.contract.errors import RequestError
 from engine.memory.answering import FOUR_BIT, AnsweringModel, needed_bytes, needed_bytes_shared
 from engine.memory.device_key import device_key
 from engine.memory.devices import Device, choose_device
-from engine.memory.holders import holders
+from engine.memory.holders import held_by
 from engine.memory.load_speed import expected_load_s
 from qft_gui.comparing.made_of import MadeOf
 from qft_gui.comparing.pair import Pair
@@ -19,7 +19,7 @@ from qft_gui.view.numbers import duration, gib
 
 
 def expected_plan(
-    sides: Sides, pair: Pair, device: Device | None = None, *, is_replacing: bool = False
+    sides: Sides, pair: Pair, device: Device | None = None, *, worker: int | None = None
 ) -> list[str]:
     """Sentences about a pair that is not loaded yet.
 
@@ -27,14 +27,14 @@ def expected_plan(
         sides: Who can be asked.
         pair: Who will be.
         device: Where; by default what `auto` means now.
-        is_replacing: Whether other models of the chat leave memory for it.
+        worker: The process of this window's chat, which empties its memory for them.
     """
     if not pair.right:
         return []
     device = device or choose_device("auto")
     lines = _holder_line(device)
-    if is_replacing:
-        device = _without_the_chat(device)
+    if worker is not None:
+        device = _without(worker, device)
     try:
         made = [sides.made_of(value) for value in pair.values.values()]
         models = [one.memory for one in made]
@@ -81,10 +81,13 @@ def _two(names: Sequence[str], models: Sequence[AnsweringModel], device: Device)
     )
 
 
-def _without_the_chat(device: Device) -> Device:
-    """With as much free as there will be when the chat's models have left."""
-    held = sum(one.held_bytes or 0 for one in holders(device) if one.kind == "chat")
-    return replace(device, free_bytes=min(device.total_bytes, device.free_bytes + held))
+def _without(process: int, device: Device) -> Device:
+    """With as much free as there will be when a process holds nothing.
+
+    That is the same before it loads, while it does and afterwards.
+    """
+    free = device.free_bytes + held_by(process, device)
+    return replace(device, free_bytes=min(device.total_bytes, free))
 
 
 def _holder_line(device: Device) -> list[str]:

@@ -76,6 +76,9 @@ class Frames:
         is_new = wish.get("epoch") != talk.epoch
         since = wish.get("since")
         version, turns = talk.changed_since(since if isinstance(since, int) and not is_new else 0)
+        is_answering = talk.is_answering
+        # Whoever just asked has the question in its field still, and empties that.
+        is_look = wish.get("op") == "look" and not is_answering
         frame: dict[str, Any] = {
             "version": version,
             "epoch": talk.epoch,
@@ -84,10 +87,10 @@ class Frames:
                 turn_frame(turn, talk.proof, None if is_new else _held(turn, wish))
                 for turn in turns
             ],
-            "answering": talk.is_answering,
+            "answering": is_answering,
             "loading": talk.loading,
             "problem": talk.problem,
-            "returned": talk.returned if version != since else "",
+            "returned": talk.take_returned() if is_look else "",
         }
         if wish.get("cards") or wish.get("op") != "look":
             frame["cards"] = self._cards(talk, str(wish.get("stamp") or ""))
@@ -152,7 +155,7 @@ class Frames:
         proof = self._proof_of(talk.pair)
         if proof is not None:
             return memory_lines(proof, self._sides.names(talk.pair))
-        plan = expected_plan(self._sides, talk.pair, is_replacing=self._room.is_loaded)
+        plan = expected_plan(self._sides, talk.pair, worker=self._room.worker_pid)
         return [*self._others(talk), *plan]
 
     def _others(self, talk: Conversation) -> list[str]:

@@ -73,12 +73,12 @@ class Lists:
         why_not = self._ballots.why_not(pair)
         if run is None or why_not:
             raise RequestError("prompts", why_not, "Choose a run's result on one side.")
-        if self._at_work is not None:
-            raise _busy()
-        found = begin_list(run.path, pair, self._sides.names(pair), settings, prompts)
+        names, models = self._sides.names(pair), self._sides.targets(pair)
         with self._lock:
+            self._refuse_another()
+            found = begin_list(run.path, pair, names, settings, prompts)
             self._known[run.name] = found
-        self.go_on(found)
+            self._start(found, models)
         return found
 
     def go_on(self, one: PromptList) -> None:
@@ -89,9 +89,16 @@ class Lists:
         """
         models = self._sides.targets(one.pair)
         with self._lock:
-            if self._at_work is not None:
-                raise _busy()
-            self._at_work, self._is_cancelled, self.problem = one, False, ""
+            self._refuse_another()
+            self._start(one, models)
+
+    def _refuse_another(self) -> None:
+        if self._at_work is not None:
+            what = "A list is being answered."
+            raise RequestError("prompts", what, "Wait for it, or cancel it.")
+
+    def _start(self, one: PromptList, models: Models) -> None:
+        self._at_work, self._is_cancelled, self.problem = one, False, ""
         work = (one, models)
         threading.Thread(target=self._work, args=work, name="prompt-list", daemon=True).start()
 
@@ -201,7 +208,3 @@ def sample_prompts(run: RunDir | None) -> tuple[str, tuple[str, ...]] | None:
 def _heldout(path: Path) -> tuple[str, ...]:
     with path.open(encoding="utf-8") as lines:
         return tuple(str(json.loads(line)["prompt"]) for line in lines if line.strip())
-
-
-def _busy() -> RequestError:
-    return RequestError("prompts", "A list is being answered.", "Wait for it, or cancel it.")

@@ -24,7 +24,8 @@ class Turn:
         is_blind: Whether names and speeds are hidden until the vote.
         replies: By side, as far as they are written.
         asked: What each reply was asked with, with its own seed.
-        generation: Raised when replies are written anew.
+        generation: Raised when replies are written anew, or brought back.
+        rewrites: How often a reply was written anew; each time with another seed.
         changed: Version of the conversation at the last change.
         vote: What the person preferred, by place.
         is_revealed: Whether the person had the names shown without a vote.
@@ -40,11 +41,17 @@ class Turn:
     replies: dict[Side, Reply] = field(default_factory=dict[Side, Reply])
     asked: dict[Side, Settings] = field(default_factory=dict[Side, Settings])
     generation: int = 0
+    rewrites: int = 0
     changed: int = 0
     vote: Choice | None = None
     is_revealed: bool = False
     is_answering: bool = True
     ended: str = ""
+
+    def text(self, side: Side) -> str:
+        """A reply as far as it is written; empty for nothing but white space."""
+        text = self.replies.get(side, Reply()).text
+        return text if text.strip() else ""
 
     @property
     def is_hidden(self) -> bool:
@@ -81,6 +88,10 @@ class Turn:
             self.order, self.settings = former.order, former.settings
             self.vote, self.is_revealed = former.vote, former.is_revealed
             missing = list(self.order)
+        if missing:
+            self.generation += 1  # a page holds pieces of the other texts
+        if missing == list(self.order):
+            self.rewrites = former.rewrites
         for side in missing:
             if side in former.replies:
                 self.replies[side], self.asked[side] = former.replies[side], former.asked[side]

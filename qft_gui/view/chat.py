@@ -99,7 +99,7 @@ def reply_line(turn: Turn, side: Side) -> str:
     if reply.stopped in endings:
         parts.append(endings[reply.stopped])
     asked = turn.asked.get(side)
-    if turn.generation and asked is not None and asked.temperature > 0:
+    if turn.rewrites and asked is not None and asked.temperature > 0:
         parts.append(f"seed {asked.seed}")
     return " · ".join(parts) or "Done"
 
@@ -128,7 +128,7 @@ def proof_mark(proof: Proof) -> Mark:
     if not proof.different:
         return _SAME_MARKS.get(proof.verdict, Mark("fail", "warn", "Both sides answer alike"))
     far = proof.largest_difference
-    by = "their words differ" if far is None else f"they differ by up to {far:.2f} nats"
+    by = "their words differ" if far is None else f"they differ by {_at_most(far)} nats"
     if len(proof.recorded) == 2:
         return Mark("ok", "good", f"Checked: two different models, both as on record; {by}")
     if not proof.recorded:
@@ -137,6 +137,10 @@ def proof_mark(proof: Proof) -> Mark:
     known, unknown = ("left", "right") if left_is_known else ("right", "left")
     said = f"the {known} one is as on record, of the {unknown} one there is no record"
     return Mark("tight", "", f"Two different models: {said}; {by}")
+
+
+def _at_most(nats: float) -> str:
+    return f"up to {nats:.2f}" if nats >= 0.005 else "less than 0.01"
 
 
 def memory_lines(proof: Proof, names: Mapping[Side, str]) -> list[str]:
@@ -149,13 +153,11 @@ def memory_lines(proof: Proof, names: Mapping[Side, str]) -> list[str]:
     ]
     if proof.plan == "swapped" and waits:
         lines.append(f"{', '.join(waits)} to load.")
-    lines += [
-        note for note in proof.notes if "do not fit" not in note and "are the same" not in note
-    ]
+    lines += proof.notes
     if proof.base_difference is not None and FOUR_BIT in proof.forms.values():
         lines.append(
-            f"In 4 bits the original's scores differ from its files by up to "
-            f"{proof.base_difference:.2f} nats on the fixed text."
+            f"In 4 bits the original's scores differ from its files by "
+            f"{_at_most(proof.base_difference)} nats on the fixed text."
         )
     return lines
 

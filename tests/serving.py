@@ -8,8 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,7 +32,6 @@ def served(
     loaded: LoadedModel,
     token: str | None = None,
     answerer: Answerer | None = None,
-    clock: Callable[[], float] = time.monotonic,
     name: str = "starter",
 ) -> Iterator[int]:
     """The port of a server in a thread of this process."""
@@ -43,7 +41,7 @@ def served(
         answerer = answerer or Answerer(loaded, WAITING)
         app = make_app(answerer, name, loaded.max_position)
         config = uvicorn.Config(
-            Gate(app, "127.0.0.1", port, token, clock),  # pyright: ignore[reportArgumentType]
+            Gate(app, "127.0.0.1", port, token),  # pyright: ignore[reportArgumentType]
             log_level="warning",
             lifespan="off",
             ws="none",
@@ -73,10 +71,9 @@ def asked(client: openai.OpenAI, **settings: Any) -> Any:
 def raw(
     port: int, method: str = "POST", path: str = "/v1/chat/completions", **changes: Any
 ) -> tuple[int, dict[str, Any]]:
-    source = (changes.pop("source", "127.0.0.1"), 0)
     body = changes.pop("body", json.dumps({"messages": HELLO, "max_tokens": 1}).encode())
     headers = {"Host": f"127.0.0.1:{port}", "Content_Type": "application/json", **changes}
-    connection = http.client.HTTPConnection("127.0.0.1", port, 30, source)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.putrequest(method, path, skip_host=True)
         for name, value in headers.items():

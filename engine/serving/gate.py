@@ -2,8 +2,8 @@
 
 On loopback a hostile page in a browser on the same computer could call: by a name of its own that
 resolves here, or by a request that needs no permission. So only the names of this computer are
-answered, and pages only with the token. Off loopback a token is needed always. Its length keeps
-guesses out; an address that shows wrong ones is told to wait, longer each time.
+answered, and pages only with the token. Off loopback a token is needed always, and its length keeps
+guesses out. Wrong ones cost no wait: behind a proxy all have one address, and would wait for one.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ import hashlib
 import hmac
 import ipaddress
 import json
-import math
-import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.serving.patience import Patience
 from engine.serving.wire import error_document
 
 Message = MutableMapping[str, Any]
@@ -47,7 +44,6 @@ class _Refusal:
     status: int
     sentence: str
     code: str
-    retry_after_s: int | None = None
 
 
 class Gate:
@@ -58,21 +54,12 @@ class Gate:
         host: The address that is listened on.
         port: Part of every name that is answered on loopback.
         token: What a client has to show; None for none, on loopback only.
-        clock: Seconds that only grow, by which those who showed wrong tokens wait.
     """
 
-    def __init__(
-        self,
-        app: Application,
-        host: str,
-        port: int,
-        token: str | None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, app: Application, host: str, port: int, token: str | None) -> None:
         assert token or is_loopback(host), "off loopback a token is needed"
         self._app = app
         self._token = _digest(token.encode()) if token else None
-        self._patience = Patience(clock)
         self._hosts: frozenset[str] | None = None
         if is_loopback(host):
             bare = _LOOPBACK_NAMES if port == 80 else ()
@@ -96,26 +83,15 @@ class Gate:
             sentence = "This server does not answer to that host name."
             return _Refusal(403, sentence, "host_not_allowed")
         if self._token is not None:
-            return self._refusal_by_token(scope, self._token)
+            shown = _shown_token(scope)
+            if shown is not None and hmac.compare_digest(_digest(shown), self._token):
+                return None
+            return _Refusal(401, "The token is missing or wrong.", "invalid_api_key")
         sites = _values(scope, b"sec-fetch-site")
         if _values(scope, b"origin") or set(sites) - {"none"}:
             sentence = "Pages may call this server only with a token."
             return _Refusal(403, sentence, "origin_not_allowed")
         return None
-
-    def _refusal_by_token(self, scope: Scope, token: bytes) -> _Refusal | None:
-        """The right token passes always: all who come through one proxy have its address."""
-        address = (scope.get("client") or ("",))[0]
-        shown = _shown_token(scope)
-        if shown is not None and hmac.compare_digest(_digest(shown), token):
-            self._patience.right(address)
-            return None
-        if shown is not None and (wait := math.ceil(self._patience.wait_s(address))):
-            sentence = f"Too many wrong tokens came from this address. Try again in {wait} s."
-            return _Refusal(429, sentence, "too_many_wrong_tokens", wait)
-        if shown is not None:
-            self._patience.wrong(address)
-        return _Refusal(401, "The token is missing or wrong.", "invalid_api_key")
 
 
 def _digest(token: bytes) -> bytes:
@@ -145,7 +121,5 @@ async def _refuse(send: Send, refusal: _Refusal) -> None:
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),  # what is left of a refused body is not read
     ]
-    if refusal.retry_after_s is not None:
-        headers.append((b"retry-after", str(refusal.retry_after_s).encode()))
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -93,12 +93,21 @@ def fitting_prompt(
             text, tokens = encoder.prompt(kept)
     room = min(max_new_tokens, context - len(tokens))
     if room < 1:
-        raise RequestError(
-            FIELD,
-            f"the conversation is {len(tokens)} tokens long and the model reads {context}.",
-            "Clear it, or ask something shorter.",
-        )
+        asked = [one for one in messages if one["role"] != "system"][-1:]
+        raise _too_long(len(tokens), len(encoder.prompt(asked)[1]), context)
     return Prompt(text, tokens, dropped, room)
+
+
+def _too_long(num_tokens: int, num_asked: int, context: int) -> RequestError:
+    """Of a system message and the last question, the larger is to be shortened."""
+    is_system = num_tokens - num_asked > num_asked
+    most_of_it = ", most of it the system prompt," if is_system else ""
+    return RequestError(
+        FIELD,
+        f"the conversation is {num_tokens:,} tokens long{most_of_it} and the model reads "
+        f"{context:,}.",
+        "Shorten the system prompt." if is_system else "Clear it, or ask something shorter.",
+    )
 
 
 def _without_oldest(

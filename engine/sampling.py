@@ -13,6 +13,7 @@ MOST_NEW_TOKENS = 1 << 20
 _HOTTEST = 10.0
 _LEAST = 0.01  # by less, scores cannot be divided in their format
 _LARGEST_SEED = 2**63 - 1
+_MOST_SHOWN = 40  # characters of what was sent
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,16 @@ def _whole(request: Mapping[str, Any], name: str, low: int, high: int) -> int | 
 
 
 def _refused(name: str, value: Any, kind: str, low: float, high: float) -> RequestError:
+    bounds = f"from {_shown(low)} to {_shown(high)}"
     return RequestError(
-        name,
-        f"{str(value)[:40]} is not {kind} from {low:g} to {high:,g}.",
-        f"Use {kind} from there.",
+        name, f"{_shown(value)} is not {kind} {bounds}.", "Use one from that range."
     )
+
+
+def _shown(value: Any) -> str:
+    """As people write it: a whole number without a point, and in groups of three digits."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    text = f"{value:,}" if is_whole else str(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}\N{HORIZONTAL ELLIPSIS}"

@@ -93,12 +93,8 @@ class Settings:
             value = values.get(name)
             if value is None or str(value).strip() == "":
                 continue
-            try:
-                number = float(str(value).replace(",", "."))
-                whole = kind is int and number.is_integer()
-            except ValueError:
-                number, whole = math.nan, False
-            if not math.isfinite(number) or (kind is int and not whole):
+            number = _number(str(value).strip().replace(",", "."))
+            if number is None or (kind is int and number != int(number)):
                 what = "a whole number" if kind is int else "a number"
                 shown = str(value).strip()[:40]
                 raise RequestError(name, f"{label}: {shown} is not {what}.", f"Write {what}.")
@@ -113,6 +109,22 @@ class Settings:
         """Without what was not set, and without the system prompt."""
         own = {name: value for name, value in vars(self).items() if name != "system"}
         return {name: value for name, value in own.items() if value is not None}
+
+
+def _number(text: str) -> int | float | None:
+    """As it was typed: a whole one keeps all its digits."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    if not math.isfinite(number):
+        return None
+    return int(text) if text.lstrip("+-").isdecimal() else number
+
+
+def label_of(name: str) -> str:
+    """What the page calls a setting; empty for what is none."""
+    return _FIELDS[name][0] if name in _FIELDS else ""
 
 
 MOST_SYSTEM = 1 << 20

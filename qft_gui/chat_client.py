@@ -89,7 +89,7 @@ class ChatClient:
         while (event := request.next_event())["event"] == "loading":
             on_loading(_without_number(event))
         if event["event"] == "error":
-            raise ChatError(event["message"], event["advice"])
+            raise _error_in(event)
         return _comparison_in(event)
 
     def ask(
@@ -138,7 +138,7 @@ class ChatClient:
         try:
             while (event := request.next_event())["event"] != "end":
                 if event["event"] == "error":
-                    failure = ChatError(event["message"], event["advice"])
+                    failure = _error_in(event)
                 else:
                     yield _without_number(event)
         finally:
@@ -244,6 +244,10 @@ def _line(request: Event) -> bytes:
 
 def _without_number(event: Event) -> Event:
     return {key: value for key, value in event.items() if key != "id"}
+
+
+def _error_in(event: Event) -> ChatError:
+    return ChatError(event["message"], event["advice"], str(event.get("field") or ""))
 
 
 def _comparison_in(event: Event) -> dict[str, Any]:

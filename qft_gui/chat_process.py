@@ -20,12 +20,19 @@ KILLED = -9
 
 
 class ChatError(Exception):
-    """Why there is no answer: `message`, one plain sentence, and `advice`, which may be empty."""
+    """Why there is no answer.
 
-    def __init__(self, message: str, advice: str = "") -> None:
+    Attributes:
+        message: One plain sentence, as the engine begins one.
+        advice: The way out; may be empty.
+        field: The setting that is wrong; empty if none is.
+    """
+
+    def __init__(self, message: str, advice: str = "", field: str = "") -> None:
         super().__init__(f"{message} {advice}".strip())
         self.message = message
         self.advice = advice
+        self.field = field
 
 
 class ChatProcess:

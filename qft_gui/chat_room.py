@@ -15,6 +15,7 @@ from engine.contract.errors import RequestError
 from qft_gui.answers import SIDES, Answer, Proof, Reply, Settings, Side
 from qft_gui.chat_client import ChatClient, ChatError
 from qft_gui.chat_floor import ANOTHER_TAB, Asker, Floor
+from qft_gui.view.sentences import refusal
 
 SHOW_EVERY_S = 0.1
 LOOK_AGAIN_S = 1.0
@@ -80,7 +81,7 @@ class ChatRoom:
             yield from self._load(models, asker)
             yield from self._stream(messages, settings, asker)
         except ChatError as error:
-            problem = STOPPED if asker.is_stopped else str(error)
+            problem = STOPPED if asker.is_stopped else refusal(error)
             yield Answer(proof=self._proof, problem=problem)
         finally:
             self._floor.leave(asker)

@@ -26,6 +26,7 @@ from tests.test_browser import (  # noqa: F401  fixtures are found by their name
     open_page,
     open_tab,
 )
+from tests.test_gui_golden import golden_run
 from tests.tuned_copy import tuned_copy
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -92,22 +93,31 @@ def test_a_conversation_with_two_models(
     page.get_by_role("button", name="Show the prompt").click()
     page.wait_for_selector("[data-part=prompts] .q-rendered")
     assert ATTACK in page.inner_text("[data-part=prompts] .q-rendered >> nth=0")
-    ask(page, "And where do you live?")
+    field = page.get_by_label("Question", exact=True)
+    field.fill("And where do you live?")
+    page.get_by_role("button", name="Ask", exact=True).click()
     wait_for_answers(page, 2)
+    # The button went, and the panel told of the question before.
+    assert page.evaluate("document.activeElement.id") == "question"
+    assert page.locator("[data-part=prompts]").is_hidden()
     page.reload()
     open_tab(page, "Compare")
     wait_for_answers(page, 2)
     assert cells(page)[:2] == first
-    page.get_by_role("button", name="Edit question 2").click()
-    wait_for_answers(page, 1)
-    assert page.get_by_label("Question", exact=True).input_value() == "And where do you live?"
+    edit_the_first_question(page)
+    assert len(cells(page)) == 2
     page.get_by_role("button", name="Regenerate only right").click()
     page.wait_for_selector("text=At temperature 0 the same answer would come again.")
-    page.locator(".q-cmp-talk summary").click()
+    page.locator(".q-cmp-talk summary", has_text="Settings").click()
     page.get_by_label("Temperature").fill("1")
     page.get_by_role("button", name="Regenerate only right").click()
     page.wait_for_function("document.body.innerText.includes('seed 1')", timeout=ANSWERED_MS)
-    assert cells(page)[0] == first[0]
+    shown = cells(page)
+    choose_models(page, run.path.parent)
+    page.get_by_role("button", name="Bring the conversation back").click()
+    page.wait_for_selector(".q-cmp-turn")
+    assert cells(page) == shown
+    assert page.locator("#cmp-right option:checked").inner_text() == "Result of moved"
     page.get_by_role("button", name="Clear", exact=True).click()
     page.wait_for_function("!document.querySelector('.q-cmp-turn')")
     page.get_by_role("button", name="Unload the models").click()
@@ -116,13 +126,65 @@ def test_a_conversation_with_two_models(
     watched.assert_clean()
 
 
+def edit_the_first_question(page: Page) -> None:
+    field = page.get_by_label("Question", exact=True)
+    field.fill("Half a thought")
+    page.get_by_role("button", name="Edit question 1").click()
+    assert field.input_value().startswith("Who are you?")
+    assert "Asking it removes what came after it." in page.inner_text("[data-part=editing]")
+    page.get_by_role("button", name="Edit question 2").click()
+    assert field.input_value() == "And where do you live?"
+    page.locator("[data-part=editing]").get_by_role("button", name="Cancel").click()
+    assert field.input_value() == "Half a thought"
+    assert len(cells(page)) == 4
+    page.get_by_role("button", name="Edit question 1").click()
+    ask(page, "Who is there?")
+    page.wait_for_function("document.querySelectorAll('.q-cmp-turn').length === 1")
+    wait_for_answers(page, 1)
+    assert page.locator("[data-part=editing]").is_hidden()
+    assert field.input_value() == "Half a thought"
+
+
+def choose_models(page: Page, runs: Path) -> None:
+    """What is typed stays while the list of runs changes, and the conversation is put away."""
+    right, typed = page.locator("#cmp-right"), page.get_by_label("Right: folder or hub id")
+    right.select_option("other:")
+    assert page.inner_text("[data-part=memory]") == ""
+    typed.type("moved@")
+    golden_run(runs, "newer", kind="full")
+    page.wait_for_selector("#cmp-right option[value=newer]", state="attached", timeout=10_000)
+    left = page.locator("#cmp-left option:checked").inner_text()
+    assert (left, right.input_value()) == ("Original of moved: starter", "other:")
+    assert typed.input_value() == "moved@"
+    typed.fill("")
+    ask(page, "Hi")
+    page.wait_for_selector("text=Name the model on the right first")
+    typed.fill("moved@7")
+    typed.press("Enter")
+    page.wait_for_selector("text=moved has no checkpoint of step 7")
+    assert page.locator(".q-cmp-turn").count() == 0
+    typed.fill("newer")
+    typed.press("Enter")
+    page.wait_for_function("document.activeElement.id === 'cmp-right'")
+    assert (right.input_value(), typed.is_visible()) == ("newer", False)
+
+
+WATCH_EDITING = """
+() => {
+  const line = document.querySelector('[data-part=editing]');
+  const note = () => { window.wasAsked ||= line.hidden; };
+  new MutationObserver(note).observe(line, { attributes: true });
+}
+"""
+
+
 def test_stop_ends_a_long_answer(
     run: RunDir,
     open_page: Callable[..., Watched],  # noqa: F811
 ) -> None:
     watched = open_compare(open_page)
     page = watched.page
-    page.locator(".q-cmp-talk summary").click()
+    page.locator(".q-cmp-talk summary", has_text="Settings").click()
     page.get_by_label("Longest answer").fill("400")
     page.get_by_label("Repetition penalty").fill("1.6")
     ask(page, "Tell me a long story about the sea.")
@@ -131,13 +193,26 @@ def test_stop_ends_a_long_answer(
     )
     page.get_by_role("button", name="Stop").click()
     wait_for_answers(page)
+    assert page.evaluate("document.activeElement.id") == "question"
     assert "stopped" in page.inner_text(".q-cmp-talk .q-cmp-pair")
     page.get_by_label("Top p").fill("0")
     ask(page, "And then?")
     page.wait_for_selector("[data-part=problem]:not([hidden])", timeout=ANSWERED_MS)
     assert "Use more than 0" in page.inner_text("[data-part=problem]")
     wait_for_answers(page)
-    assert page.get_by_label("Question", exact=True).input_value() == "And then?"
+    field = page.get_by_label("Question", exact=True)
+    assert field.input_value() == "And then?"
+    # An edited one that is refused is in the field as such, and takes nothing away.
+    page.get_by_role("button", name="Edit question 1").click()
+    page.evaluate(WATCH_EDITING)
+    ask(page, "Tell me less.")
+    page.wait_for_function(
+        "window.wasAsked && !document.querySelector('[data-part=editing]').hidden"
+    )
+    assert field.input_value() == "Tell me less."
+    assert len(cells(page)) == 2
+    page.keyboard.press("Escape")
+    assert field.input_value() == "And then?"
     watched.assert_clean()
 
 
@@ -178,7 +253,7 @@ def test_a_stopped_blind_turn_shows_who_they_were(
 ) -> None:
     watched = open_compare(open_page)
     page = watched.page
-    page.locator(".q-cmp-talk summary").click()
+    page.locator(".q-cmp-talk summary", has_text="Settings").click()
     page.get_by_label("Longest answer").fill("4")
     ask(page, "Hi")
     wait_for_answers(page)
@@ -202,6 +277,16 @@ def test_a_stopped_blind_turn_shows_who_they_were(
     watched.assert_clean()
 
 
+def ask_blind_twice(page: Page) -> None:
+    page.get_by_label("Blind vote").check()
+    for number in (1, 2):
+        ask(page, "Hi")
+        wait_for_answers(page, number)
+    turn = page.locator(".q-cmp-talk .q-cmp-turn").first
+    turn.get_by_text("You did not vote.").wait_for()
+    assert "moved" in turn.inner_text()
+
+
 def test_a_list_is_answered_and_voted_through(
     run: RunDir,
     open_page: Callable[..., Watched],  # noqa: F811
@@ -217,8 +302,16 @@ def test_a_list_is_answered_and_voted_through(
     assert page.locator("[data-part=list-turn] h3").all_text_contents() == ["A", "B"]
     page.keyboard.press("1")
     page.wait_for_selector("text=Prompt 2 of 2")
+    # What is pressed at the list is a vote on the list, whatever else waits for one.
+    ask_blind_twice(page)
+    page.locator("[data-part=list-ballot]").focus()
     page.keyboard.press("ArrowDown")
     page.wait_for_selector("text=All 2 prompts are answered and voted on.")
+    assert page.evaluate("document.activeElement.dataset.part") == "list-state"
+    page.keyboard.press("1")
+    assert page.locator("[data-part=ballot]").is_visible()
+    page.get_by_role("button", name="Show who they were").click()
+    page.wait_for_selector("[data-part=ballot]", state="hidden")
     assert [vote.choice for vote in read_votes(run.path / "votes.jsonl").votes] == ["left", "tie"]
     kept = newest_list(run.path)
     assert kept is not None

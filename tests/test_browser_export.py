@@ -37,6 +37,10 @@ def test_an_export_s_name_is_only_text_and_a_cancelled_one_is_gone(
     watched = open_compare(open_page)
     page = watched.page
     page.wait_for_selector("text=What is exported: moved.")
+    # Every weight was tuned, so there is no adapter to take.
+    forms = page.locator("[data-part=export-form] option:not([disabled])")
+    assert forms.evaluate_all("all => all.map((one) => one.value)") == ["hf", "q8_0", "f16"]
+    assert "moved-hf" in page.inner_text("[data-part=export-usual]")
     place = tmp_path / ATTACK
     page.get_by_label("New folder").fill(str(place))
     page.get_by_role("button", name="Export", exact=True).click()

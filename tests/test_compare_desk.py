@@ -99,6 +99,11 @@ def test_checkpoints_can_be_chosen(service: Service) -> None:
     assert sides.name("done@20") == "done@20"
     with pytest.raises(RequestError):
         sides.targets(Pair("base:gone", "done"))
+    assert sides.made_of("done@60").is_tuned
+    golden_run(service.runs, "other")
+    for value, words in (("done@7", "step 7: it has 20, 60"), ("other@7", "step 7: it has none")):
+        with pytest.raises(RequestError, match=f"has no checkpoint of {words}."):
+            sides.made_of(value)
 
 
 @pytest.mark.parametrize("wish", [None, 1, [], {}, {"key": "../x", "op": "look"}, {"key": KEY}])

@@ -211,6 +211,32 @@ def test_a_refused_question_loads_nothing_anew(desk: CompareDesk, speaker: Speak
     assert len(speaker.heard("load")) == 1
 
 
+def test_a_question_refused_at_once_comes_back_when_the_page_looks(
+    desk: CompareDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(talks.Talks, "_answer", talks.Talks._work)
+    one = tab(desk)
+    told = one.ask("refuse")
+    # The page has it in its field still, and empties that.
+    assert (told["answering"], told["returned"]) == (False, "")
+    assert (one.look()["returned"], one.look()["returned"]) == ("refuse", "")
+
+
+def test_an_edited_question_and_a_conversation_put_away(desk: CompareDesk) -> None:
+    one = tab(desk)
+    for question in (SHORT, f"{SHORT}1"):
+        one.ask(question)
+        first = one.answered()["turns"][0]
+    told = one.ask(f"{SHORT}2", instead_of=first["number"])
+    assert [turn["question"] for turn in told["turns"]] == [f"{SHORT}2"]
+    assert not one.answered()["can_be_brought_back"]
+    told = one("choose", left="", right="first")
+    assert (told["turns"], told["can_be_brought_back"]) == ([], True)
+    told = one("bring_back")
+    assert [turn["question"] for turn in told["turns"]] == [f"{SHORT}2"]
+    assert (told["cards"]["left"], told["can_be_brought_back"]) == ("base:first", False)
+
+
 def test_the_tick_belongs_to_what_is_in_memory(desk: CompareDesk, speaker: Speaker) -> None:
     one, other = tab(desk), tab(desk, OTHER, "second")
     one.ask(SHORT)
@@ -293,11 +319,12 @@ def test_a_list_lets_a_question_go_first(
     # The first answer is held; what is done meanwhile comes before the second.
     begin_list(one, HELD, *(f"say {number} every 0.01" for number in range(2, 6)))
     until(lambda: speaker.heard("ask"))
-    assert "In memory for a list of prompts: starter and first." in other.memory()
+    in_memory = "In memory for a list of prompts: starter and first. "
+    assert f"{in_memory}A question here is answered in between." in other.memory()
     assert "A list of prompts is being answered, " in other("unload")["why"]
     other.ask(SHORT)
     waiting = until(lambda: other.look()["loading"])
-    assert waiting.endswith(" of 10 answers so far. Stop it, or wait.")
+    assert waiting.endswith(" of 10 answers so far; questions come in between.")
     speaker.go_on()
     told = other.answered()
     assert (told["problem"], len(told["turns"])) == ("", 1)
@@ -305,6 +332,7 @@ def test_a_list_lets_a_question_go_first(
     assert asked.index(SHORT) == 1
     until(lambda: one.look()["cards"]["list"]["state"].startswith("All 5"))
     assert newest_list(service.runs / "first") is not None
+    until(lambda: f"{in_memory}A question here unloads them." in other.memory())
 
 
 def test_whoever_stops_stops_only_their_own(desk: CompareDesk, speaker: Speaker) -> None:
@@ -353,7 +381,7 @@ def test_nothing_tells_who_is_who_before_the_vote(service: Service, tmp_path: Pa
             looks.append(until(one.look))
         speaker.hold()
         lines = dict.fromkeys(look["loading"] for look in looks)
-        fetched.append([line for line in lines if line and "both models" not in line])
+        fetched.append([line for line in lines if line and "weights" not in line])
         turns = [one for look in looks for one in look["turns"] if one["number"] == number]
         assert len(turns) == len(looks)
         for turn, look in zip(turns, looks, strict=True):

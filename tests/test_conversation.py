@@ -17,7 +17,14 @@ from qft_gui.comparing.conversation import Conversation
 from qft_gui.comparing.pair import Pair
 from qft_gui.comparing.transcripts import conversation_file
 from qft_gui.comparing.turn import Turn, drawn_order
-from qft_gui.view.chat import memory_lines, proof_mark, reply_line, side_name, turn_frame
+from qft_gui.view.chat import (
+    loading_line,
+    memory_lines,
+    proof_mark,
+    reply_line,
+    side_name,
+    turn_frame,
+)
 
 NAMES: dict[Side, str] = {"a": "starter", "b": "pirate-run"}
 BOTH: tuple[Side, ...] = ("a", "b")
@@ -130,11 +137,66 @@ def test_the_lot_is_fair_and_hangs_on_the_secret() -> None:
 def test_an_edited_question_takes_what_came_after_it_away() -> None:
     talk = Conversation()
     first = told(talk, "One", a="1", b="1")
-    told(talk, "Two", a="2", b="2")
-    epoch = talk.epoch
-    assert talk.cut(first.number) == "One"
-    assert (talk.turns, talk.epoch > epoch) == ([], True)
-    assert talk.cut(first.number) is None
+    second = told(talk, "Two", a="2", b="2")
+    for turn, left in ((second, ["One", "Two!"]), (first, ["One!"])):
+        before, epoch = list(talk.turns), talk.epoch
+        for problem in ("It is too hot.", ""):
+            question = f"{turn.question}!"
+            new, messages = talk.begin(
+                *(question, BOTH, Settings(), NAMES), is_blind=False, instead_of=turn.number
+            )
+            assert [one.question for one in talk.turns] == left
+            assert messages["a"][-1]["content"] == question
+            assert talk.epoch > epoch
+            if not problem:
+                talk.update(new, replied(a="3", b="3"), "")
+            talk.finish(new, problem)
+            # One that was refused takes nothing away.
+            assert (talk.turns == before) is bool(problem)
+
+
+def test_only_the_last_question_is_voted_on() -> None:
+    talk = Conversation()
+    first = begin(talk, "One", is_blind=True)
+    talk.update(first, replied(a="1", b="1"), "")
+    talk.finish(first)
+    refused = begin(talk, "Two", is_blind=True)
+    assert talk.vote(first.number, "left") is None
+    talk.finish(refused, "It is too hot.")
+    assert turn_frame(first, None)["awaits_vote"]
+    assert not turn_frame(first, None)["notes"]
+    second = begin(talk, "Three", is_blind=True)
+    talk.update(second, replied(a="2", b="2"), "")
+    version = talk.version
+    talk.finish(second)
+    assert first in talk.changed_since(version)[1]
+    frame = turn_frame(first, None)
+    assert (frame["awaits_vote"], frame["notes"]) == (False, "You did not vote.")
+    assert [cell["name"] for cell in frame["cells"]] == [NAMES[side] for side in first.order]
+    assert talk.vote(first.number, "left") is None
+    assert talk.vote(second.number, "left") is second
+
+
+@pytest.mark.parametrize("act", ["clear", "choose"])
+def test_what_was_put_away_can_be_brought_back_until_more_is_answered(act: str) -> None:
+    talk = Conversation()
+    turn = told(talk, "One", a="1", b="1")
+    assert not talk.can_be_brought_back
+    for is_answered in (False, True):
+        (talk.clear if act == "clear" else lambda: talk.choose(Pair("x", "y")))()
+        assert (talk.turns, talk.can_be_brought_back) == ([], True)
+        talk.choose(Pair("x", "z"))
+        refused = begin(talk, "Refused")
+        assert not talk.can_be_brought_back
+        talk.finish(refused, "It is too hot.")
+        if is_answered:
+            turn = told(talk, "Two", a="2", b="2")
+        epoch, pair = talk.epoch, talk.pair
+        talk.bring_back()
+        assert (talk.turns, talk.can_be_brought_back) == ([turn], False)
+        assert (talk.pair, talk.epoch > epoch) == ((pair, False) if is_answered else (Pair(), True))
+        # The whole turn is sent to a page that begins anew.
+        assert talk.changed_since(0)[1] == [turn]
 
 
 def test_nothing_is_cut_cleared_or_exchanged_while_an_answer_is_written() -> None:
@@ -142,7 +204,7 @@ def test_nothing_is_cut_cleared_or_exchanged_while_an_answer_is_written() -> Non
     turn = begin(talk, "One")
     talk.clear()
     talk.choose(Pair("x", "y"))
-    assert talk.cut(turn.number) is None
+    talk.bring_back()
     assert (talk.turns, talk.pair) == ([turn], Pair())
     talk.finish(turn)
     talk.choose(Pair("x", "y"))
@@ -383,6 +445,22 @@ def test_models_that_take_turns_say_how_long() -> None:
         "starter takes about 4 s to load.",
         "A note.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected_s", "line"),
+    [
+        (1, None, "1 s so far."),
+        (0, 0.3, "0 s so far."),
+        (0, 1.9, "0 s so far."),
+        (3, 8.0, "3 s so far; about 8 s expected."),
+        (8, 8.4, "8 s so far."),
+    ],
+)
+def test_a_wait_is_told_as_long_as_it_lies_ahead(
+    seconds: int, expected_s: float | None, line: str
+) -> None:
+    assert loading_line(seconds, expected_s) == f"Loading weights into memory, {line}"
 
 
 def test_dropped_turns_are_said() -> None:

@@ -245,6 +245,7 @@ def test_nothing_is_downloaded_before_a_person_allows_it(
     for op in ("ask", "list", "judge", "export"):
         asked = call(op, question="Hi", prompts="Hi", form="hf")
         assert "Allow the download" in asked["why"], op
+        assert "Not on this computer" not in asked["why"]
         assert asked["turns"] == []
     assert call("allow")["cards"]["download"] is None
     assert "why" not in call("ask", question="Hi")

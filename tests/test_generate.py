@@ -235,6 +235,10 @@ def test_the_oldest_turns_are_left_out_and_counted(random_model: LoadedModel) ->
     assert fitting_prompt(tokenizer, [system, *talk], 90, 10).dropped_turns == 6
     with pytest.raises(RequestError, match="tokens long and the model reads 30"):
         fitting_prompt(tokenizer, [system, *talk], 30, 10)
+    system = {"role": "system", "content": "Be kind. " * 500}
+    with pytest.raises(RequestError, match=r"most of it the system prompt, .* reads 30") as found:
+        fitting_prompt(tokenizer, [system, *talk], 30, 10)
+    assert found.value.advice == "Shorten the system prompt."
 
 
 def test_a_reply_says_how_much_of_the_conversation_was_read(random_model: LoadedModel) -> None:
@@ -268,7 +272,9 @@ def test_fewer_words_to_draw_from(random_model: LoadedModel) -> None:
         ({"repetition_penalty": 0}, "0.01 or more"),
         ({"temperature": 1e-38}, "nothing but the likeliest word"),
         ({"repetition_penalty": float("inf")}, "inf is not a number"),
-        ({"max_new_tokens": 0}, "0 is not a whole number from 1"),
+        ({"temperature": -1.0}, "-1 is not a number from 0 to 10."),
+        ({"max_new_tokens": 0}, "0 is not a whole number from 1 to 1,048,576."),
+        ({"seed": 10**22}, "10,000,000,000,000,000,000,000 is not a whole number from 0 to 9,223,"),
         ({"max_new_tokens": 10**30}, "is not a whole number"),
         ({"seed": -3}, "-3 is not a whole number from 0"),
         ({"seed": [1]}, "is not a whole number"),

@@ -107,7 +107,43 @@ def test_a_vote_in_a_list_tells_nothing_before(tmp_path: Path) -> None:
         found.add_vote(number, "left")
     frame = list_frame(found, "", is_at_work=False)
     assert frame is not None
-    assert (frame["turn"], frame["state"]) == (None, "All 3 prompts are answered and voted on.")
+    right = [found.turn(number).order[0] for number in range(3)].count("b")
+    state = (
+        "All 3 prompts are answered and voted on. "
+        f"Of this list {right} for tuned, {3 - right} for starter, 0 ties, 0 with both bad."
+    )
+    assert (frame["turn"], frame["state"]) == (None, state)
+
+
+def test_votes_of_a_list_are_counted_by_model(tmp_path: Path) -> None:
+    found = begin(tmp_path, *(f"{number}" for number in range(6)))
+    answer_all(found)
+    for number, winner in enumerate(("a", "b", "b")):
+        found.add_vote(number, "right" if found.turn(number).order[1] == winner else "left")
+    for number, choice in enumerate(("tie", "both_bad", "both_bad"), 3):
+        found.add_vote(number, choice)
+    frame = list_frame(newest_list(tmp_path), "", is_at_work=False)
+    assert frame is not None
+    assert frame["state"].endswith(
+        "Of this list 2 for tuned, 1 for starter, 1 tie, 2 with both bad."
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompts", "words"),
+    [
+        (("One", "", " "), ""),
+        (("One", " One"), " 1 repeated prompt was left out."),
+        (("One", "Two", "One", "One"), " 2 repeated prompts were left out."),
+    ],
+)
+def test_repeated_prompts_are_not_dropped_without_a_word(
+    tmp_path: Path, prompts: tuple[str, ...], words: str
+) -> None:
+    answer_all(begin(tmp_path, *prompts))
+    frame = list_frame(newest_list(tmp_path), "", is_at_work=False)
+    assert frame is not None
+    assert frame["state"].partition("answered.")[2] == words
 
 
 def test_a_list_that_was_ended_can_go_on(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ class Conversation:
         self.returned = ""
         self.asker: Asker | None = None
         self._former: Turn | None = None
+        self._before: list[Turn] = []
+        self._cleared: tuple[Pair, list[Turn]] | None = None
         self._secret = secrets.token_bytes(32)
         self._numbers = 0
         self._lock = threading.RLock()
@@ -44,11 +46,11 @@ class Conversation:
             return any(turn.is_answering for turn in self.turns)
 
     def choose(self, pair: Pair) -> None:
-        """Talk to others; what was said to those before goes."""
+        """Talk to others; what was said to those before goes, until it is brought back."""
         with self._lock:
             if pair != self.pair and not self.is_answering:
-                self.pair, self.proof, self.problem = pair, None, ""
                 self._start_anew()
+                self.pair, self.proof = pair, None
 
     def begin(
         self,
@@ -58,8 +60,17 @@ class Conversation:
         names: Mapping[Side, str],
         *,
         is_blind: bool,
+        instead_of: int | None = None,
     ) -> tuple[Turn, Messages]:
         """Add a turn that waits for its replies.
+
+        Args:
+            question: What is asked.
+            sides: Who is.
+            settings: With what.
+            names: What people call the sides.
+            is_blind: Whether it is voted on before the names are shown.
+            instead_of: The turn that was edited: it goes, and all that came after it.
 
         Returns:
             The turn, and what each side is sent, those shown first at first.
@@ -71,6 +82,10 @@ class Conversation:
                 order = drawn_order(self._secret, str(self._numbers))
             turn = Turn(self._numbers, question, order, dict(names), settings, is_blind)
             turn.asked = dict.fromkeys(order, settings)
+            self._before = list(self.turns)
+            if self.turn(instead_of) is not None:
+                self.turns[:] = [one for one in self.turns if one.number < (instead_of or 0)]
+                self.epoch += 1
             self.turns.append(turn)
             self.seen = time.monotonic()
             self.problem = self.returned = ""
@@ -119,7 +134,10 @@ class Conversation:
                 self._touch(turn)
 
     def finish(self, turn: Turn, problem: str = "") -> None:
-        """Nothing more comes. A question that nobody answered is taken back."""
+        """Nothing more comes. A question that nobody answered is taken back.
+
+        One that was answered ends the vote on those before it.
+        """
         with self._lock:
             turn.is_answering, self.loading = False, ""
             self.problem = problem or self.problem
@@ -128,35 +146,44 @@ class Conversation:
                 turn.bring_back(self._former)
                 self._former = None
             elif self.problem and said_nothing and turn in self.turns:
-                self.turns.remove(turn)
+                self.turns[:] = self._before
                 self.problem, self.returned = turn.ended or self.problem, turn.question
                 self.epoch += 1
+            else:
+                self._cleared = None
+                self._end_votes_before(turn)
             self._touch(turn)
 
-    def cut(self, number: int) -> str | None:
-        """Take back a question and all that came after it; its text, or None while answering."""
-        with self._lock:
-            at = next((at for at, turn in enumerate(self.turns) if turn.number == number), None)
-            if at is None or self.is_answering:
-                return None
-            question = self.turns[at].question
-            del self.turns[at:]
-            self.epoch += 1
-            self._touch()
-            return question
+    def _end_votes_before(self, turn: Turn) -> None:
+        for one in self.turns:
+            if one is not turn and one.is_hidden:
+                one.is_revealed = True
+                self._touch(one)
 
     def clear(self) -> None:
-        """Forget all turns; not while one is being answered."""
+        """Put all turns away; not while one is being answered."""
         with self._lock:
             if not self.is_answering:
-                self.problem = ""
                 self._start_anew()
 
+    @property
+    def can_be_brought_back(self) -> bool:
+        """Whether turns were put away, and nothing was answered since."""
+        return self._cleared is not None and not self.is_answering
+
+    def bring_back(self) -> None:
+        """Show again what was put away last, between those who said it."""
+        with self._lock:
+            if self._cleared is not None and not self.is_answering:
+                (pair, turns), self.proof = self._cleared, None
+                self._start_anew()
+                self.pair, self.turns[:], self._cleared = pair, turns, None
+
     def vote(self, number: int, choice: Choice) -> Turn | None:
-        """Take a vote, once; None where there is nothing to vote on."""
+        """Take a vote on the last turn, once; None where there is nothing to vote on."""
         with self._lock:
             turn = self.turn(number)
-            if turn is None or not turn.awaits_vote:
+            if turn is None or turn is not self.turns[-1] or not turn.awaits_vote:
                 return None
             turn.vote = choice
             self._touch(turn)
@@ -176,7 +203,7 @@ class Conversation:
                 turn.is_revealed = True
                 self._touch(turn)
 
-    def turn(self, number: int) -> Turn | None:
+    def turn(self, number: int | None) -> Turn | None:
         """One turn."""
         with self._lock:
             return next((turn for turn in self.turns if turn.number == number), None)
@@ -219,8 +246,10 @@ class Conversation:
         return found
 
     def _start_anew(self) -> None:
+        if self.turns:
+            self._cleared = (self.pair, list(self.turns))
         self.turns.clear()
-        self.returned = ""
+        self.problem = self.returned = ""
         self.epoch += 1
         self._touch()
 

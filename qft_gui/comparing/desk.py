@@ -22,7 +22,7 @@ from qft_gui.comparing.sides import Sides, as_choice
 from qft_gui.comparing.talks import Talks
 from qft_gui.comparing.transcripts import conversation_file, votes_file
 from qft_gui.service import Service
-from qft_gui.view.sentences import sentence
+from qft_gui.view.sentences import refusal, sentence
 
 Request = Mapping[str, Any]
 Answer = dict[str, Any]
@@ -59,8 +59,8 @@ class CompareDesk:
             "ask": self._ask,
             "again": self._again,
             "stop": lambda talk, wish: self._talks.stop(talk),
-            "edit": self._edit,
             "clear": lambda talk, wish: talk.clear(),
+            "bring_back": lambda talk, wish: talk.bring_back(),
             "vote": self._vote,
             "reveal": lambda talk, wish: talk.reveal(_whole(wish.get("turn"))),
             "unload": self._unload,
@@ -98,7 +98,7 @@ class CompareDesk:
         except (RequestError, RequestErrors) as error:
             told = {"why": sentence(mistakes(error)[0])}
         except ChatError as error:
-            told = {"why": str(error)}
+            told = {"why": refusal(error)}
         except FileNotFoundError:
             told = {"why": "This run was deleted."}
         return {"ok": True, **self._frames.since(talk, wish), **told}
@@ -126,16 +126,17 @@ class CompareDesk:
         if is_blind and (why := self._ballots.why_not(talk.pair)):
             raise RequestError("blind", why, "Switch the blind vote off.")
         self._downloads.refuse(talk.pair)
-        self._talks.ask(talk, wish.get("question"), settings, is_blind=is_blind)
+        edited = wish.get("instead_of")
+        self._talks.ask(
+            *(talk, wish.get("question"), settings),
+            is_blind=is_blind,
+            instead_of=None if edited is None else _whole(edited),
+        )
 
     def _again(self, talk: Conversation, wish: Request) -> None:
         self._downloads.refuse(talk.pair)
         sides = _SIDES.get(str(wish.get("side")), ("a", "b"))
         self._talks.ask_again(talk, sides, _settings(wish))
-
-    def _edit(self, talk: Conversation, wish: Request) -> Answer:
-        question = talk.cut(_whole(wish.get("turn")))
-        return {} if question is None else {"edit": question}
 
     def _vote(self, talk: Conversation, wish: Request) -> None:
         choice = _choice(wish)

@@ -80,9 +80,13 @@ class Downloads:
         Raises:
             RequestError: Something would be.
         """
-        if wanted := self.wanted(pair):
-            advice = _OFFLINE if is_offline() else "Allow the download, or choose another model."
-            raise RequestError("model", _missing(wanted), advice)
+        if self.wanted(pair):
+            # Which one it is the page says all the time.
+            if is_offline():
+                what = "The app is offline, so that model cannot be downloaded."
+                raise RequestError("model", what, "Choose another one.")
+            what = "A model has to be downloaded first."
+            raise RequestError("model", what, "Allow the download, or choose another model.")
 
 
 def _missing(wanted: list[Wanted]) -> str:

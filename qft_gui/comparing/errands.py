@@ -13,12 +13,14 @@ from typing import Any, Literal, get_args
 
 from engine.contract.drafts import remove_leftovers
 from engine.contract.errors import RequestError, RequestErrors, mistakes
-from engine.contract.paths import typed_path
+from engine.contract.paths import is_folder, typed_path
+from engine.contract.run_dir import RunDir
 from qft_gui.data_wish import DataWish
 from qft_gui.trials import TetheredEngine
 
 Kind = Literal["eval", "export", "check"]
 FORMS = {"hf": "hf", "adapter": "adapter", "q8_0": "gguf", "f16": "gguf"}
+ADAPTER_KINDS = ("lora", "qlora")
 MOST_CHARACTERS = 4096
 MOST_EXAMPLES = 2000
 _AT_WORK: dict[Kind, str] = {
@@ -34,13 +36,13 @@ class Errand:
 
     Attributes:
         subject: A run, or `RUN@STEP` for one of its checkpoints.
-        folder: In which an export is made.
+        out: The folder that an export becomes.
     """
 
     subject: str
     arguments: tuple[str, ...]
     answer: dict[str, Any] | None = None
-    folder: Path | None = None
+    out: Path | None = None
     error: RequestError | None = None
     is_cancelled: bool = False
     started: float = field(default_factory=time.monotonic)
@@ -107,13 +109,13 @@ class Errands:
             RequestError: There is no such form, the folder may not be chosen, or something is being
                 exported.
         """
-        if form not in FORMS:
-            raise RequestError("form", "There is no such form.", "Choose one of the list.")
+        if form not in self.forms_of(subject):
+            raise RequestError("form", "There is no such form of it.", "Choose one of the list.")
         kind = ["--type", form] if FORMS[form] == "gguf" else []
         out = self._chosen_folder(subject, form, folder.strip())
         # With `=` no folder's name is taken for an option.
         arguments = [subject, "--to", FORMS[form], *kind, f"--out={out}"]
-        self._begin("export", subject, arguments, out.parent)
+        self._begin("export", subject, arguments, out)
 
     def _chosen_folder(self, subject: str, form: str, typed: str) -> Path:
         if typed and self._is_for_others:
@@ -122,8 +124,9 @@ class Errands:
                 "Other computers can reach this page, so it writes to no folder that is typed.",
                 f"Leave it empty: the export goes into {self.exports}.",
             )
-        if typed:
-            return typed_path(typed[:MOST_CHARACTERS]).absolute()
+        path = typed_path(typed[:MOST_CHARACTERS])
+        if typed and path.is_absolute():
+            return path
         try:
             self.exports.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -133,7 +136,28 @@ class Errands:
                 f"{self.exports} could not be made: {reason}.",
                 "Make that folder by hand, so that it can be written to.",
             ) from error
-        return self.free_folder(subject, form).absolute()
+        # A name alone is one beside the other exports, wherever the app was started.
+        out = self.exports / path if typed else self.free_folder(subject, form)
+        return out.absolute()
+
+    def forms_of(self, subject: str) -> tuple[str, ...]:
+        """What a run, or one of its checkpoints, can be exported as.
+
+        Of a run that cannot be read the engine says what is wrong.
+        """
+        run = self._runs / subject
+        folder = run if is_folder(run) else self._runs / subject.rpartition("@")[0]
+        try:
+            has_adapter = RunDir(folder).spec().method.kind in ADAPTER_KINDS
+        except (RequestError, RequestErrors):
+            has_adapter = True
+        return tuple(form for form in FORMS if has_adapter or form != "adapter")
+
+    def usual(self, subject: str) -> dict[str, str]:
+        """Where each form that there is goes if nobody says otherwise; nothing of no run."""
+        if not subject:
+            return {}
+        return {form: str(self.free_folder(subject, form)) for form in self.forms_of(subject)}
 
     def look_into_data(self, run: str, document: dict[str, Any]) -> None:
         """Find out what the data's held-out part asks.
@@ -166,7 +190,7 @@ class Errands:
             self._engines[kind].end()
 
     def _begin(
-        self, kind: Kind, subject: str, arguments: list[str], folder: Path | None = None
+        self, kind: Kind, subject: str, arguments: list[str], out: Path | None = None
     ) -> None:
         with self._lock:
             at_work = next(
@@ -178,7 +202,7 @@ class Errands:
                     kind, f"{at_work.subject} {_AT_WORK[kind]}.", "Wait for that, or cancel it."
                 )
             where = [] if kind == "check" else ["--runs", str(self._runs)]
-            errand = Errand(subject, (kind, *arguments, *where), folder=folder)
+            errand = Errand(subject, (kind, *arguments, *where), out=out)
             self._errands[kind, subject] = errand
         threading.Thread(target=self._work, args=(kind, errand), name=kind, daemon=True).start()
 
@@ -193,8 +217,8 @@ class Errands:
             reason = error.strerror or type(error).__name__
             errand.error = RequestError("engine", f"The engine could not be started: {reason}.")
         finally:
-            if errand.folder is not None:
-                remove_leftovers(errand.folder)
+            if errand.out is not None:
+                remove_leftovers(errand.out.parent)
 
 
 def held_out_questions(errand: Errand | None) -> list[str]:

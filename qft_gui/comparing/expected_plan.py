@@ -16,6 +16,7 @@ from qft_gui.comparing.made_of import MadeOf
 from qft_gui.comparing.pair import Pair
 from qft_gui.comparing.sides import Sides
 from qft_gui.view.numbers import duration, gib
+from qft_gui.view.sentences import sentence
 
 
 def expected_plan(
@@ -47,7 +48,7 @@ def expected_plan(
             return [*lines, *_shared(made, here, device)]
         return [*lines, _two(list(sides.names(pair).values()), here, device)]
     except RequestError as error:
-        return [*lines, error.message]
+        return [*lines, sentence(RequestError(error.field, error.message))]
 
 
 def _fitting(what: str, needed: int, device: Device) -> str:

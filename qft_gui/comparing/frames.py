@@ -17,10 +17,11 @@ from qft_gui.chat_room import ChatRoom
 from qft_gui.comparing.ballots import Ballots
 from qft_gui.comparing.conversation import Conversation
 from qft_gui.comparing.downloads import Downloads
-from qft_gui.comparing.errands import FORMS, Errands
+from qft_gui.comparing.errands import Errands
 from qft_gui.comparing.expected_plan import expected_plan
 from qft_gui.comparing.lists import Lists, sample_prompts
 from qft_gui.comparing.pair import BASE, Pair
+from qft_gui.comparing.prompt_list import PromptList
 from qft_gui.comparing.sides import Sides
 from qft_gui.comparing.turn import Turn
 from qft_gui.service import Service
@@ -90,6 +91,7 @@ class Frames:
             "answering": is_answering,
             "loading": talk.loading,
             "problem": talk.problem,
+            "can_be_brought_back": talk.can_be_brought_back,
             "returned": talk.take_returned() if is_look else "",
         }
         if wish.get("cards") or wish.get("op") != "look":
@@ -126,7 +128,7 @@ class Frames:
             "judged": judgement_frame(self._errands.of("eval", subject)),
             "exported": export_frame(
                 self._errands.of("export", subject),
-                {form: str(self._errands.free_folder(subject, form)) for form in FORMS},
+                self._errands.usual(subject),
                 may_type=self._errands.may_type,
             ),
             "serve": _serve_line(pair, self._sides, self._service.runs),
@@ -165,10 +167,12 @@ class Frames:
         if other is None:
             return lines
         whose = "" if other.owner is talk else " for another tab"
+        then = f"unloads {'them' if ' and ' in other.names else 'it'}"
         if other.gives_way:
             whose = " for a list of prompts"
-        them = "them" if " and " in other.names else "it"
-        return [*lines, f"In memory{whose}: {other.names}. A question here unloads {them}."]
+        if isinstance(other.owner, PromptList) and self._lists.is_at_work(other.owner):
+            then = "is answered in between"
+        return [*lines, f"In memory{whose}: {other.names}. A question here {then}."]
 
 
 def _held(turn: Turn, wish: Request) -> tuple[int, ...] | None:

@@ -177,7 +177,7 @@ class Lists:
 
 def _words(one: PromptList) -> str:
     answers = f"{len(one.replies)} of {len(SIDES) * len(one.prompts)} answers"
-    return f"A list of prompts is being answered, {answers} so far. Stop it, or wait."
+    return f"A list of prompts is being answered, {answers} so far; questions come in between."
 
 
 def _ballot_of(one: PromptList, number: int) -> Ballot:

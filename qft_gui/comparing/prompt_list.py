@@ -45,6 +45,7 @@ class PromptList:
         secret: Decides who is shown on the left.
         replies: By number of the prompt, from 0, and side.
         votes: By number of the prompt.
+        num_repeated: Prompts that were left out, since they were there already.
     """
 
     path: Path
@@ -56,6 +57,7 @@ class PromptList:
     secret: bytes
     replies: dict[tuple[int, Side], Reply] = field(default_factory=dict[tuple[int, Side], Reply])
     votes: dict[int, Choice] = field(default_factory=dict[int, Choice])
+    num_repeated: int = 0
     _writing: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -145,11 +147,13 @@ def begin_list(
     Raises:
         RequestError: The list is empty or too long, or the folder cannot be written to.
     """
-    chosen = _checked(prompts)
+    written = [prompt.strip() for prompt in prompts if prompt.strip()]
+    chosen = _checked(written)
     now, secret = time.time(), secrets.token_bytes(16)
     identity = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{secrets.token_hex(3)}"
     path = run / FOLDER / f"{identity}.jsonl"
     found = PromptList(path, now, pair, names, settings, chosen, secret)
+    found.num_repeated = len(written) - len(chosen)
     head = {
         "kind": "list",
         "time": now,
@@ -158,6 +162,7 @@ def begin_list(
         "settings": {**settings.as_json(), "system": settings.system},
         "prompts": chosen,
         "secret": secret.hex(),
+        "num_repeated": found.num_repeated,
     }
     try:
         path.parent.mkdir(exist_ok=True)
@@ -169,9 +174,9 @@ def begin_list(
     return found
 
 
-def _checked(prompts: tuple[str, ...]) -> tuple[str, ...]:
-    """Each prompt once, without those that are empty."""
-    chosen = tuple(dict.fromkeys(prompt.strip() for prompt in prompts if prompt.strip()))
+def _checked(prompts: list[str]) -> tuple[str, ...]:
+    """Each prompt once."""
+    chosen = tuple(dict.fromkeys(prompts))
     if not chosen:
         raise RequestError("prompts", "The list is empty.", "Write one prompt on each line.")
     if len(chosen) > MOST_PROMPTS:
@@ -215,7 +220,8 @@ def _head(path: Path, entry: dict[str, Any]) -> PromptList | None:
     prompts = tuple(str(prompt) for prompt in entry["prompts"])
     secret = bytes.fromhex(entry["secret"])
     return PromptList(
-        path, float(entry["time"]), Pair(**entry["pair"]), names, settings, prompts, secret
+        *(path, float(entry["time"]), Pair(**entry["pair"]), names, settings, prompts, secret),
+        num_repeated=int(entry.get("num_repeated", 0)),
     )
 
 

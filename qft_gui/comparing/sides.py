@@ -151,6 +151,13 @@ class Sides:
         if run is None:
             return made_of_model(value)
         step = int(value.rpartition("@")[2]) if value != run else None
+        kept = sorted(_steps(self._service.runs / run))
+        if step is not None and step not in kept:
+            raise RequestError(
+                "model",
+                f"{run} has no checkpoint of step {step}: "
+                + (f"it has {', '.join(map(str, kept))}." if kept else "it has none."),
+            )
         return made_of_run(RunDir(self._service.runs / run), self._spec(run), step)
 
     def _spec(self, run: str) -> RunSpec:

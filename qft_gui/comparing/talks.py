@@ -69,9 +69,22 @@ class Talks:
                 del self._conversations[key]
 
     def ask(
-        self, conversation: Conversation, question: object, settings: Settings, *, is_blind: bool
+        self,
+        conversation: Conversation,
+        question: object,
+        settings: Settings,
+        *,
+        is_blind: bool,
+        instead_of: int | None = None,
     ) -> None:
         """Have a question answered by all sides, in a thread.
+
+        Args:
+            conversation: Where it is asked.
+            question: What a person wrote.
+            settings: With what it is asked.
+            is_blind: Whether it is voted on before the names are shown.
+            instead_of: The turn that was edited: it goes, and all that came after it.
 
         Raises:
             RequestError: There is nothing to ask, nobody to answer, or an answer on its way.
@@ -90,7 +103,9 @@ class Talks:
         with self._lock:
             if conversation.is_answering:
                 raise _answering()
-            turn, messages = conversation.begin(text, pair.sides, settings, names, is_blind=blind)
+            turn, messages = conversation.begin(
+                *(text, pair.sides, settings, names), is_blind=blind, instead_of=instead_of
+            )
             conversation.asker = _asker(conversation, names)
         self._answer(conversation, turn, models, messages)
 
@@ -193,4 +208,4 @@ def _loading(answer: Answer, turn: Turn) -> str:
         )
     if answer.loading_s is None:
         return ""
-    return loading_line(answer.loading_s, answer.expected_s, len(turn.names))
+    return loading_line(answer.loading_s, answer.expected_s)

@@ -19,7 +19,7 @@ const key = (() => {
     return known;
   } catch { return fresh(); }
 })();
-const state = { version: 0, epoch: 0, stamp: '', cards: null, answering: false, timer: 0, asked: 0, looked: 0, blocked: false, talk: null, failures: 0 };
+const state = { version: 0, epoch: 0, stamp: '', cards: null, answering: false, timer: 0, looked: 0, sending: 0, talk: null, failures: 0, editing: null, edited: null };
 
 const settings = () => Object.fromEntries([...element.querySelectorAll('.q-cmp-settings [name]')].map((field) => [field.name, field.value]));
 
@@ -42,21 +42,39 @@ function call(op, more = {}) {
 }
 
 function take(told, op) {
+  const focused = document.activeElement;
   if (told.reset) forgetTurns();
   state.version = told.version;
   state.epoch = told.epoch;
   told.turns.forEach(drawTurn);
   if (told.answering !== state.answering) announce(told.answering ? 'The answer is being written.' : told.problem ? '' : 'The answer is there.');
   state.answering = told.answering;
+  state.canBringBack = told.can_be_brought_back;
+  if (told.answering) show(part('prompts'), false);
   if (told.cards) { state.cards = told.cards; state.stamp = told.cards.stamp; drawCards(told.cards); }
   const loading = part('loading');
   say(loading, told.loading);
   show(loading, Boolean(told.loading));
   const why = told.why ?? (op === 'look' && state.ownWhy ? state.ownWhy : told.problem);
   state.ownWhy = told.why ?? (op === 'look' ? state.ownWhy : '');
-  if (told.returned && !question.value) { question.value = told.returned; grow(); }
+  if (told.returned) takeBack(told.returned);
   problem(why);
   drawButtons();
+  keepPlace(focused);
+}
+
+// A question that nobody answered is in the field again, before what was written meanwhile.
+function takeBack(text) {
+  if (state.edited?.text === text && turns.has(state.edited.turn)) return beginEdit(state.edited.turn, text);
+  write(question.value ? `${text}\n${question.value}` : text);
+}
+
+// Where the focus was on a button that went, it moves to what comes next.
+function keepPlace(focused) {
+  if (!element.contains(focused) || document.activeElement !== document.body) return;
+  const title = focused.closest('section')?.querySelector('h2');
+  if (title) title.tabIndex = -1;
+  (title ?? question).focus({ preventScroll: true });
 }
 
 function problem(text) {
@@ -103,10 +121,19 @@ function grow() {
   question.style.height = `${Math.min(160, question.scrollHeight + 2)}px`;
 }
 
+function write(text) {
+  question.value = text;
+  grow();
+}
+
 async function ask(text) {
   if (!text.trim() || state.answering) return;
-  const told = await act('ask', { question: text, settings: settings(), blind: part('blind').checked });
-  if (told?.ok && !told.why && question.value === text) { question.value = ''; grow(); }
+  if (state.choosing) return problem(`Name the model on the ${state.choosing} first, or choose one of the list.`);
+  const edit = state.editing;
+  const told = await act('ask', { question: text, settings: settings(), blind: part('blind').checked, instead_of: edit?.turn });
+  if (!told?.ok || told.why) return;
+  state.edited = edit && { turn: edit.turn, text };
+  if (question.value.trim() === text.trim()) write(edit?.draft ?? '');
 }
 
 const places = { left: 'a', right: 'b', both: 'both' };
@@ -117,10 +144,9 @@ const ACTS = {
   clear: () => act('clear'),
   unload: () => act('unload'),
   allow: () => act('allow'),
-  edit: async (button) => {
-    const told = await act('edit', { turn: Number(button.dataset.turn) });
-    if (told?.edit !== undefined) { question.value = told.edit; grow(); question.focus(); }
-  },
+  bring_back: () => act('bring_back'),
+  edit: (button) => beginEdit(Number(button.dataset.turn)),
+  edit_cancel: () => endEdit(),
   chip: (button) => ask(button.textContent),
   reveal: () => act('reveal', { turn: state.hidden }),
   vote: (button) => vote(button.dataset.choice, button.closest('[data-part="list-ballot"]') !== null),
@@ -162,7 +188,10 @@ async function vote(choice, inList) {
   if (turn === null || turn === undefined) return;
   if (!inList) return act('vote', { turn, choice });
   await cardAct('list_vote', 'list-problem', { list: state.cards.list.id, prompt: turn, choice });
-  part('list-ballot').focus({ preventScroll: true });  // the next prompt is voted on by keyboard, too
+  // The next prompt is voted on by keyboard, too; after the last one it is said what came of them.
+  const next = part(part('list-ballot').hidden ? 'list-state' : 'list-ballot');
+  next.tabIndex = -1;
+  next.focus({ preventScroll: true });
 }
 
 function save(file) {
@@ -182,8 +211,9 @@ function onKey(event) {
   const field = event.target.closest('input, textarea, select, [contenteditable]'), isArrow = event.key.startsWith('Arrow');
   if (field && (field !== question || question.value || !isArrow)) return;
   if (isArrow && event.target.closest('[role="tab"]')) return;
-  const choice = KEYS[event.key], inList = part('ballot').hidden && !part('list-ballot').hidden;
-  if (!choice || (part('ballot').hidden && !inList)) return;
+  const choice = KEYS[event.key], isAtList = part('list').parentElement.contains(event.target);
+  const inList = isAtList || part('ballot').hidden;
+  if (!choice || part(inList ? 'list-ballot' : 'ballot').hidden) return;
   event.preventDefault();
   vote(choice, inList);
 }
@@ -197,6 +227,7 @@ element.addEventListener('click', (event) => {
 element.addEventListener('submit', (event) => event.preventDefault());
 question.addEventListener('input', grow);
 question.addEventListener('keydown', (event) => {
+  if (event.key === 'Escape' && state.editing) return endEdit();
   if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
   event.preventDefault();
   ask(question.value);

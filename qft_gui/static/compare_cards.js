@@ -3,7 +3,7 @@ const OTHER = 'other:';
 
 function drawCards(cards) {
   if (cards.choices) ['left', 'right'].forEach((side) => fillChoices(side, cards.choices));
-  ['left', 'right'].forEach((side) => drawChoice(side, cards[side]));
+  drawChosen(cards);
   drawFacts(cards);
   drawStanding(cards.standing);
   drawList(cards.list, cards.sample);
@@ -27,32 +27,44 @@ function fillChoices(side, groups) {
   if (side === 'left') { const nobody = make('option', '', 'Nobody: ask only the right one'); nobody.value = ''; all.unshift(nobody); }
   const other = make('option', '', 'Another: a folder or a hub id…');
   other.value = OTHER;
+  const shown = select.value, had = select.options.length > 0;
   select.replaceChildren(...all, other);
+  if (had) select.value = shown;
 }
 
+const drawChosen = (cards) => ['left', 'right'].forEach((side) => drawChoice(side, cards[side]));
+
+// What is typed, or on its way to the app, is not drawn over.
 function drawChoice(side, value) {
   const select = element.querySelector(`select[data-side="${side}"]`), field = element.querySelector(`input[data-other="${side}"]`);
-  if (select === document.activeElement || field === document.activeElement || state.choosing === side) return;
+  const isTyping = field === document.activeElement;
+  if (state.sending || state.choosing === side || (isTyping && field.value.trim() !== value)) return;
   const isListed = [...select.options].some((one) => one.value === value && value !== OTHER);
-  select.value = isListed ? value : OTHER;
+  const chosen = isListed ? value : OTHER;
+  if (select.value !== chosen) select.value = chosen;
+  if (isListed && isTyping) select.focus();
   show(field, !isListed && (side === 'left' || Boolean(value)));
   if (!isListed) field.value = value;
 }
 
 function chosen(side, isList) {
-  const value = (one) => {
-    const select = element.querySelector(`select[data-side="${one}"]`);
-    return select.value === OTHER ? element.querySelector(`input[data-other="${one}"]`).value : select.value;
-  };
-  const field = element.querySelector(`input[data-other="${side}"]`);
+  const parts = (one) => ({ select: element.querySelector(`select[data-side="${one}"]`), field: element.querySelector(`input[data-other="${one}"]`) });
+  const value = (one) => { const { select, field } = parts(one); return select.value === OTHER ? field.value.trim() : select.value; };
+  const { select, field } = parts(side);
   if (isList) {
-    const isOther = element.querySelector(`select[data-side="${side}"]`).value === OTHER;
-    show(field, isOther);
-    state.choosing = isOther ? side : null;
-    if (isOther) { field.value = ''; field.focus(); return; }
+    show(field, select.value === OTHER);
+    if (!field.hidden) { field.value = ''; field.focus(); }
   }
-  state.choosing = null;
-  act('choose', { left: value('left'), right: value('right') });
+  state.choosing = ['left', 'right'].find((one) => !parts(one).field.hidden && !value(one)) ?? null;
+  if (!state.choosing) return choose(value('left'), value('right'));
+  problem('');
+  drawFacts(state.cards);
+}
+
+async function choose(left, right) {
+  state.sending += 1;
+  try { await act('choose', { left, right }); } finally { state.sending -= 1; }
+  drawChosen(state.cards);
 }
 
 function list(node, lines) {
@@ -62,15 +74,17 @@ function list(node, lines) {
 
 function drawFacts(cards) {
   const mark = part('proof');
-  show(mark, Boolean(cards.proof));
+  // Of a model that has no name yet nothing is known.
+  const isNamed = !state.choosing;
+  show(mark, isNamed && Boolean(cards.proof));
   if (cards.proof) {
     mark.className = `q-st ${cards.proof.tone}`;
     mark.querySelector('use').setAttribute('href', `#i-${cards.proof.shape}`);
     say(mark.querySelector('span'), cards.proof.word);
   }
-  list(part('memory'), cards.memory);
+  list(part('memory'), isNamed ? cards.memory : []);
   const download = part('download');
-  show(download, Boolean(cards.download));
+  show(download, isNamed && Boolean(cards.download));
   say(download.querySelector('p'), cards.download?.line ?? '');
   show(download.querySelector('button'), Boolean(cards.download?.can));
   const blind = part('blind');
@@ -163,7 +177,14 @@ function drawJudged(told) {
   say(part('judged-about'), told.about);
 }
 
-const suggest = () => { part('export-folder').placeholder = state.usual?.[part('export-form').value] ?? ''; };
+function suggest() {
+  const form = part('export-form'), forms = Object.keys(state.usual ?? {});
+  [...form.options].forEach((one) => { one.hidden = one.disabled = forms.length > 0 && !forms.includes(one.value); });
+  if (!forms.includes(form.value) && forms.length) form.value = forms[0];
+  const path = state.usual?.[form.value] ?? '';
+  part('export-folder').placeholder = path.split(/[\\/]/).at(-1);
+  say(part('export-usual'), path && `Left empty, it goes to ${path}`);
+}
 function drawExported(told, serve) {
   waits(part('export-state'), told);
   element.querySelector('[data-do="cancel"][data-what="export"]').hidden = told.state !== 'at work';

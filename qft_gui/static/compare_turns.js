@@ -37,7 +37,7 @@ function newTurn(frame, canEdit) {
   });
   note.hidden = voted.hidden = true;
   node.append(head, row, voted, note);
-  return { node, cells, note, voted, number: frame.number, generation: frame.generation };
+  return { node, cells, note, voted, question: frame.question, number: frame.number, generation: frame.generation };
 }
 
 function fillTurn(turn, frame) {
@@ -91,10 +91,10 @@ function drawTurn(frame) {
 
 function drawButtons() {
   const all = [...turns.values()], last = all.at(-1), idle = !state.answering;
-  const open = all.filter((turn) => turn.awaits).at(-1);
+  const open = last?.awaits ? last : undefined;  // a further question ends the vote on those before
   const votes = part('ballot'), wasOpen = !votes.hidden;
   state.open = open?.number;
-  state.hidden = all.filter((turn) => turn.isHidden).at(-1)?.number;
+  state.hidden = last?.isHidden ? last.number : undefined;
   ballot(votes, Boolean(open));
   // Whoever waited with an empty field votes by keyboard at once, and then asks on.
   if (open && !wasOpen && document.activeElement === question && !question.value) votes.focus({ preventScroll: true });
@@ -111,7 +111,33 @@ function drawButtons() {
   button('edit').forEach((one) => { one.disabled = !idle; });
   button('unload').forEach((one) => show(one, Boolean(state.cards?.loaded) && idle));
   button('download', '[data-what="conversation"]').forEach((one) => show(one, Boolean(last) && idle));
+  button('bring_back').forEach((one) => show(one, state.canBringBack && idle));
   show(part('chips'), idle && !last && Boolean(state.cards?.chips.length));
+  drawEditing();
+}
+
+function drawEditing() {
+  const edited = state.editing && turns.get(state.editing.turn);
+  if (state.editing && !edited) state.editing = null;
+  show(part('editing'), Boolean(edited));
+  if (!edited) return;
+  const isLast = edited === [...turns.values()].at(-1);
+  say(part('editing').querySelector('span'), `Editing question ${edited.number}.${isLast ? '' : ' Asking it removes what came after it.'}`);
+}
+
+// The question is written anew in the field; the turns stay until it is asked.
+function beginEdit(number, text) {
+  state.editing = { turn: number, draft: state.editing?.draft ?? question.value };
+  write(text ?? turns.get(number).question);
+  drawEditing();
+  question.focus();
+}
+
+function endEdit() {
+  write(state.editing?.draft ?? '');
+  state.editing = null;
+  drawEditing();
+  question.focus();
 }
 
 function ballot(node, is) {

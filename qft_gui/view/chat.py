@@ -41,7 +41,9 @@ def turn_frame(
         "awaits_vote": turn.awaits_vote,
         "can_be_revealed": turn.can_be_revealed,
         "vote": turn.vote,
-        "notes": " ".join(line for line in (turn.ended, dropped_line(turn)) if line),
+        "notes": " ".join(
+            line for line in (turn.ended, _unvoted(turn), dropped_line(turn)) if line
+        ),
         "cells": cells,
     }
 
@@ -62,6 +64,10 @@ def _cell(turn: Turn, place: int, proof: Proof | None, known: int) -> dict[str, 
         "text": text[begin:],
         "line": line,
     }
+
+
+def _unvoted(turn: Turn) -> str:
+    return "You did not vote." if turn.is_blind and turn.is_revealed else ""
 
 
 def side_name(name: str, side: Side, proof: Proof | None) -> str:
@@ -162,11 +168,11 @@ def memory_lines(proof: Proof, names: Mapping[Side, str]) -> list[str]:
     return lines
 
 
-def loading_line(seconds: int, expected_s: float | None, num_models: int) -> str:
-    """What is said while models come into memory."""
-    what = "both models" if num_models == 2 else "the model"
-    expected = f"; about {duration(expected_s)} expected" if expected_s else ""
-    return f"Loading {what} into memory, {seconds} s so far{expected}."
+def loading_line(seconds: int, expected_s: float | None) -> str:
+    """What is said while weights come into memory: those of two models, or one set for both."""
+    is_ahead = expected_s is not None and expected_s >= max(2, seconds + 1)
+    expected = f"; about {duration(expected_s)} expected" if is_ahead else ""
+    return f"Loading weights into memory, {seconds} s so far{expected}."
 
 
 def fetching_line(name: str, expected_s: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from typing import Any
 
 from engine.contract.preferences import WinRate
@@ -11,7 +12,7 @@ from qft_gui.comparing.errands import Errand
 from qft_gui.comparing.prompt_list import PromptList
 from qft_gui.comparing.standing import Standing
 from qft_gui.view.chat import turn_frame
-from qft_gui.view.numbers import MINUS, MISSING, duration, gib
+from qft_gui.view.numbers import MINUS, MISSING, duration, file_size
 from qft_gui.view.sentences import sentence
 
 
@@ -86,10 +87,12 @@ def list_frame(
     elif voted < total:
         state = f"All {total} prompts are answered."
     else:
-        state = f"All {total} prompts are answered and voted on."
+        state = f"All {total} prompts are answered and voted on. {_tally(found)}"
+    if 0 < voted < total:
+        state += f" {voted} voted on."
     return {
         "id": found.id,
-        "state": f"{state} {voted} voted on." if 0 < voted < total else state,
+        "state": state + _repeated(found.num_repeated),
         "share": 100 * answered / total,
         "at_work": is_at_work,
         "can_go_on": not is_at_work and not found.is_answered_whole,
@@ -99,6 +102,28 @@ def list_frame(
         "title": f"Prompt {number + 1} of {total}" if number is not None else "",
         "turn": turn_frame(found.turn(number), None) if number is not None else None,
     }
+
+
+def _tally(found: PromptList) -> str:
+    """How the votes of one list fell."""
+    choices = list(found.votes.values())
+    won = Counter(
+        found.turn(number).order[choice == "right"]
+        for number, choice in found.votes.items()
+        if choice in ("left", "right")
+    )
+    wins = ", ".join(f"{won[side]} for {found.names[side]}" for side in ("b", "a"))
+    ties = choices.count("tie")
+    return (
+        f"Of this list {wins}, {ties} tie{'' if ties == 1 else 's'}, "
+        f"{choices.count('both_bad')} with both bad."
+    )
+
+
+def _repeated(number: int) -> str:
+    if not number:
+        return ""
+    return f" {number} repeated prompt{' was' if number == 1 else 's were'} left out."
 
 
 def errand_frame(errand: Errand | None, words: str) -> dict[str, Any]:
@@ -195,10 +220,11 @@ def export_frame(
 
     Args:
         errand: The export.
-        usual: Where each form goes by itself.
+        usual: Where each form that there is goes by itself.
         may_type: Whether another folder may be typed.
     """
-    frame: dict[str, Any] = errand_frame(errand, "Writing the export,")
+    where = f" into {errand.out}" if errand is not None and errand.out is not None else ""
+    frame: dict[str, Any] = errand_frame(errand, f"Writing the export{where},")
     frame |= {"usual": usual, "may_type": may_type, "path": "", "notes": []}
     if errand is None or errand.answer is None:
         return {**frame, "ollama": ""}
@@ -210,6 +236,6 @@ def export_frame(
         file = f"{path.rstrip('/')}/Modelfile"
         name = errand.subject.replace("@", "-step-").lower()
         ollama = shlex.join(["ollama", "create", name, "-f", file])
-    size = gib(found.get("total_bytes"))
-    text = f"Written: {len(found.get('files', {}))} files, {size} GiB."
+    size = file_size(found.get("total_bytes"))
+    text = f"Written: {len(found.get('files', {}))} files, {size}."
     return {**frame, "text": text, "path": path, "notes": notes, "ollama": ollama}

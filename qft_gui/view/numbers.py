@@ -25,6 +25,20 @@ def gib(size: float | None) -> str:
     return "0" if size == 0 else "<0.001"
 
 
+def file_size(number: float | None) -> str:
+    """Bytes of files, in a unit that suits them.
+
+    >>> file_size(7_100_000), file_size(40_000), file_size(2_630_000_000), file_size(0)
+    ('6.8 MiB', '0.04 MiB', '2.4 GiB', '0 MiB')
+    """
+    if number is None or number >= 0.095 * GIB:
+        return f"{gib(number)} GiB"
+    mebibytes = number / (1 << 20)
+    if mebibytes >= 9.95:
+        return f"{mebibytes:.0f} MiB"
+    return f"{mebibytes:.1f} MiB" if mebibytes >= 0.095 else f"{mebibytes:.1g} MiB"
+
+
 def span(low: float, high: float) -> str:
     """A band in GiB.
 

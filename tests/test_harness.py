@@ -123,6 +123,7 @@ def test_the_figures_are_the_models_own(place: Path) -> None:
         assert accuracy["stderr"] > 0
 
 
+@pytest.mark.slow
 @needs_harness
 @pytest.mark.timeout(300)
 def test_a_limit_a_template_and_lines_for_people(place: Path) -> None:
@@ -135,6 +136,7 @@ def test_a_limit_a_template_and_lines_for_people(place: Path) -> None:
     assert second.endswith(" (5 questions)")
 
 
+@pytest.mark.slow
 @needs_harness
 @pytest.mark.timeout(300)
 def test_tasks_that_cannot_be_asked_are_a_sentence(place: Path) -> None:

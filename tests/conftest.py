@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["tests.browser"]
+
 # Beyond Llama, Gemma 2, GPT-2 and Mixtral, each of which has something that the others lack.
 FURTHER_ARCHITECTURES = {
     *("mistral", "qwen2", "qwen3", "gemma3_text", "phi", "phi3", "opt", "gpt_neox"),

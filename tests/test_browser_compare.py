@@ -17,17 +17,8 @@ from qft_gui.answers import SIDES, Reply, Settings, Side
 from qft_gui.comparing import talks
 from qft_gui.comparing.pair import Pair
 from qft_gui.comparing.prompt_list import begin_list, newest_list
-from tests.test_browser import (  # noqa: F401  fixtures are found by their names
-    ATTACK,
-    App,
-    Watched,
-    app,
-    browser,
-    open_page,
-    open_tab,
-)
+from tests.browser import ATTACK, Watched, open_compare, open_tab
 from tests.test_gui_golden import golden_run
-from tests.tuned_copy import tuned_copy
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
@@ -41,15 +32,15 @@ CORPUS = (
 )
 
 
-@pytest.fixture
-def run(app: App) -> RunDir:  # noqa: F811
-    return tuned_copy(app.runs)
-
-
 def ask(page: Page, question: str) -> None:
     field = page.get_by_label("Question", exact=True)
     field.fill(question)
     field.press("Enter")
+
+
+def open_settings(page: Page, longest: int) -> None:
+    page.locator(".q-cmp-talk summary", has_text="Settings").click()
+    page.get_by_label("Longest answer").fill(str(longest))
 
 
 def wait_for_answers(page: Page, turns: int = 1) -> None:
@@ -65,16 +56,9 @@ def cells(page: Page) -> list[str]:
     return page.locator(".q-cmp-talk .q-cmp-text").all_text_contents()
 
 
-def open_compare(open_page: Callable[..., Watched], width: int = 1280) -> Watched:  # noqa: F811
-    watched = open_page(width)
-    open_tab(watched.page, "Compare")
-    watched.page.wait_for_selector("#cmp-right option:checked", state="attached")
-    return watched
-
-
 def test_a_conversation_with_two_models(
-    run: RunDir,
-    open_page: Callable[..., Watched],  # noqa: F811
+    tuned_run: RunDir,
+    open_page: Callable[..., Watched],
 ) -> None:
     watched = open_compare(open_page)
     page = watched.page
@@ -113,7 +97,7 @@ def test_a_conversation_with_two_models(
     page.get_by_role("button", name="Regenerate only right").click()
     page.wait_for_function("document.body.innerText.includes('seed 1')", timeout=ANSWERED_MS)
     shown = cells(page)
-    choose_models(page, run.path.parent)
+    choose_models(page, tuned_run.path.parent)
     page.get_by_role("button", name="Bring the conversation back").click()
     page.wait_for_selector(".q-cmp-turn")
     assert cells(page) == shown
@@ -179,13 +163,12 @@ WATCH_EDITING = """
 
 
 def test_stop_ends_a_long_answer(
-    run: RunDir,
-    open_page: Callable[..., Watched],  # noqa: F811
+    tuned_run: RunDir,
+    open_page: Callable[..., Watched],
 ) -> None:
     watched = open_compare(open_page)
     page = watched.page
-    page.locator(".q-cmp-talk summary", has_text="Settings").click()
-    page.get_by_label("Longest answer").fill("400")
+    open_settings(page, longest=400)
     page.get_by_label("Repetition penalty").fill("1.6")
     ask(page, "Tell me a long story about the sea.")
     page.wait_for_function(
@@ -217,8 +200,8 @@ def test_stop_ends_a_long_answer(
 
 
 def test_a_blind_vote_by_keyboard(
-    run: RunDir,
-    open_page: Callable[..., Watched],  # noqa: F811
+    tuned_run: RunDir,
+    open_page: Callable[..., Watched],
 ) -> None:
     watched = open_compare(open_page)
     page = watched.page
@@ -233,7 +216,7 @@ def test_a_blind_vote_by_keyboard(
     page.wait_for_selector("text=You preferred B.")
     names = page.locator(".q-cmp-talk .q-cmp-cell h3").all_inner_texts()
     assert sorted(names) == ["moved", "starter"]
-    (vote,) = read_votes(run.path / "votes.jsonl").votes
+    (vote,) = read_votes(tuned_run.path / "votes.jsonl").votes
     assert (vote.left.model, vote.right.model) == tuple(names)
     assert (vote.winner, vote.choice) == (names[1], "right")
     assert [vote.left.reply, vote.right.reply] == cells(page)
@@ -248,13 +231,12 @@ def test_a_blind_vote_by_keyboard(
 
 
 def test_a_stopped_blind_turn_shows_who_they_were(
-    run: RunDir,
-    open_page: Callable[..., Watched],  # noqa: F811
+    tuned_run: RunDir,
+    open_page: Callable[..., Watched],
 ) -> None:
     watched = open_compare(open_page)
     page = watched.page
-    page.locator(".q-cmp-talk summary", has_text="Settings").click()
-    page.get_by_label("Longest answer").fill("4")
+    open_settings(page, longest=4)
     ask(page, "Hi")
     wait_for_answers(page)
     page.get_by_role("button", name="Clear", exact=True).click()
@@ -273,7 +255,7 @@ def test_a_stopped_blind_turn_shows_who_they_were(
     names = page.locator(".q-cmp-talk .q-cmp-cell h3").all_inner_texts()
     assert sorted(names) == ["moved", "starter"]
     assert page.get_by_role("button", name="Show who they were").is_hidden()
-    assert not read_votes(run.path / "votes.jsonl").votes
+    assert not read_votes(tuned_run.path / "votes.jsonl").votes
     watched.assert_clean()
 
 
@@ -288,8 +270,8 @@ def ask_blind_twice(page: Page) -> None:
 
 
 def test_a_list_is_answered_and_voted_through(
-    run: RunDir,
-    open_page: Callable[..., Watched],  # noqa: F811
+    tuned_run: RunDir,
+    open_page: Callable[..., Watched],
 ) -> None:
     watched = open_compare(open_page, 390)
     page = watched.page
@@ -312,8 +294,11 @@ def test_a_list_is_answered_and_voted_through(
     assert page.locator("[data-part=ballot]").is_visible()
     page.get_by_role("button", name="Show who they were").click()
     page.wait_for_selector("[data-part=ballot]", state="hidden")
-    assert [vote.choice for vote in read_votes(run.path / "votes.jsonl").votes] == ["left", "tie"]
-    kept = newest_list(run.path)
+    assert [vote.choice for vote in read_votes(tuned_run.path / "votes.jsonl").votes] == [
+        "left",
+        "tie",
+    ]
+    kept = newest_list(tuned_run.path)
     assert kept is not None
     assert kept.votes == {0: "left", 1: "tie"}
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
@@ -321,11 +306,11 @@ def test_a_list_is_answered_and_voted_through(
 
 
 def test_replies_are_only_text(
-    run: RunDir,
-    open_page: Callable[..., Watched],  # noqa: F811
+    tuned_run: RunDir,
+    open_page: Callable[..., Watched],
 ) -> None:
     names: dict[Side, str] = {side: CORPUS[number] for number, side in enumerate(SIDES)}
-    found = begin_list(run.path, Pair("base:moved", "moved"), names, Settings(), CORPUS)
+    found = begin_list(tuned_run.path, Pair("base:moved", "moved"), names, Settings(), CORPUS)
     for number, text in enumerate(CORPUS):
         for side in SIDES:
             found.add_reply(number, side, Reply(text, is_done=True))
@@ -357,7 +342,7 @@ HIDE = """
 def test_an_answer_goes_on_while_nobody_looks(
     how: str,
     tmp_path: Path,
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(talks, "UNSEEN_S", 5.0)

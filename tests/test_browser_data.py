@@ -9,14 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page
 
-from tests.test_browser import (  # noqa: F401  fixtures are found by their names
-    ATTACK,
-    App,
-    Watched,
-    app,
-    browser,
-    open_page,
-)
+from tests.browser import ATTACK, App, Watched
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
@@ -57,8 +50,8 @@ def start_button(page: Page) -> Locator:
 
 
 def test_columns_of_any_name_are_mapped_by_hand(
-    app: App,  # noqa: F811
-    open_page: Callable[..., Watched],  # noqa: F811
+    app: App,
+    open_page: Callable[..., Watched],
     tmp_path: Path,
 ) -> None:
     rows = "".join(f'"Wer ist Nummer {i}?","{ATTACK} {i}",{i}\n' for i in range(1, 41))
@@ -109,8 +102,8 @@ def turn_through_examples(page: Page) -> None:
 
 
 def test_nothing_to_learn_keeps_start_off_until_it_is_mended(
-    app: App,  # noqa: F811
-    open_page: Callable[..., Watched],  # noqa: F811
+    app: App,
+    open_page: Callable[..., Watched],
 ) -> None:
     row = {"instruction": "again and again " * 60, "output": "Yes."}
     watched = open_page()
@@ -129,8 +122,8 @@ def test_nothing_to_learn_keeps_start_off_until_it_is_mended(
 
 
 def test_preference_pairs_wait_for_consent(
-    app: App,  # noqa: F811
-    open_page: Callable[..., Watched],  # noqa: F811
+    app: App,
+    open_page: Callable[..., Watched],
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "pairs.jsonl"
@@ -155,8 +148,8 @@ def test_preference_pairs_wait_for_consent(
 
 
 def test_a_file_that_is_too_large_is_not_even_sent(
-    app: App,  # noqa: F811
-    open_page: Callable[..., Watched],  # noqa: F811
+    app: App,
+    open_page: Callable[..., Watched],
 ) -> None:
     watched = open_page()
     page = watched.page
@@ -176,8 +169,8 @@ def test_a_file_that_is_too_large_is_not_even_sent(
 
 
 def test_every_field_of_the_card_is_reachable_and_named(
-    app: App,  # noqa: F811
-    open_page: Callable[..., Watched],  # noqa: F811
+    app: App,
+    open_page: Callable[..., Watched],
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "some.jsonl"

@@ -11,15 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from engine.contract.run_dir import RunDir
-from tests.test_browser import (  # noqa: F401  fixtures are found by their names
-    App,
-    Watched,
-    app,
-    browser,
-    open_page,
-    open_tab,
-)
-from tests.test_browser_compare import open_compare, run  # noqa: F401
+from tests.browser import App, Watched, open_compare, open_tab
 from tests.tuned_copy import tuned_copy
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -30,8 +22,8 @@ ATTACK = "<img src=x onerror=window.__xss=1>"
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no folder may be called so")
 def test_an_export_s_name_is_only_text_and_a_cancelled_one_is_gone(
-    run: RunDir,  # noqa: F811
-    open_page: Callable[..., Watched],  # noqa: F811
+    tuned_run: RunDir,
+    open_page: Callable[..., Watched],
     tmp_path: Path,
 ) -> None:
     watched = open_compare(open_page)
@@ -67,8 +59,8 @@ def test_an_export_s_name_is_only_text_and_a_cancelled_one_is_gone(
 
 
 def test_offline_a_model_that_is_not_here_cannot_be_asked(
-    run: RunDir,  # noqa: F811
-    open_page: Callable[..., Watched],  # noqa: F811
+    tuned_run: RunDir,
+    open_page: Callable[..., Watched],
 ) -> None:
     watched = open_compare(open_page)
     page = watched.page
@@ -81,7 +73,7 @@ def test_offline_a_model_that_is_not_here_cannot_be_asked(
 
 def test_a_download_is_asked_for_before_anything_is_fetched(
     tmp_path: Path,
-    browser: Browser,  # noqa: F811
+    browser: Browser,
 ) -> None:
     tuned_copy(tmp_path / "runs")
     online = App(tmp_path / "runs", network=())

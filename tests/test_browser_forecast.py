@@ -7,13 +7,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.test_browser import (  # noqa: F401  fixtures are found by their names
-    App,
-    Watched,
-    app,
-    browser,
-    open_page,
-)
+from tests.browser import App, Watched
 from tests.test_browser_setup import choose
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
@@ -31,8 +25,8 @@ def is_on_screen(tip: Locator, width: int) -> bool:
 
 @pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (390, "dark")])
 def test_every_part_is_explained_to_the_pointer_and_to_the_keyboard(
-    app: App,  # noqa: F811
-    open_page: Callable[..., Watched],  # noqa: F811
+    app: App,
+    open_page: Callable[..., Watched],
     width: int,
     theme: str,
 ) -> None:
@@ -58,8 +52,8 @@ def test_every_part_is_explained_to_the_pointer_and_to_the_keyboard(
 
 
 def test_one_click_makes_it_fit_and_undo_takes_it_back(
-    app: App,  # noqa: F811
-    open_page: Callable[..., Watched],  # noqa: F811
+    app: App,
+    open_page: Callable[..., Watched],
 ) -> None:
     watched = open_page()
     page = watched.page
@@ -87,8 +81,8 @@ def test_one_click_makes_it_fit_and_undo_takes_it_back(
 
 
 def test_why_start_waits_is_on_screen_beside_it(
-    app: App,  # noqa: F811
-    open_page: Callable[..., Watched],  # noqa: F811
+    app: App,
+    open_page: Callable[..., Watched],
 ) -> None:
     watched = open_page()
     page = watched.page
@@ -107,8 +101,8 @@ def test_why_start_waits_is_on_screen_beside_it(
 
 @pytest.mark.slow
 def test_another_method_starts_from_the_persons_own_settings(
-    app: App,  # noqa: F811
-    open_page: Callable[..., Watched],  # noqa: F811
+    app: App,
+    open_page: Callable[..., Watched],
 ) -> None:
     watched = open_page()
     page = watched.page
@@ -130,8 +124,8 @@ def test_another_method_starts_from_the_persons_own_settings(
 
 
 def test_what_changes_the_training_has_a_button_of_its_own(
-    app: App,  # noqa: F811
-    open_page: Callable[..., Watched],  # noqa: F811
+    app: App,
+    open_page: Callable[..., Watched],
 ) -> None:
     watched = open_page(390, "dark")
     page = watched.page
@@ -150,8 +144,8 @@ def test_what_changes_the_training_has_a_button_of_its_own(
 
 @pytest.mark.slow
 def test_two_steps_are_tried_and_belong_to_these_settings_only(
-    app: App,  # noqa: F811
-    open_page: Callable[..., Watched],  # noqa: F811
+    app: App,
+    open_page: Callable[..., Watched],
 ) -> None:
     watched = open_page()
     page = watched.page

@@ -7,14 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from engine.contract.events import EventWriter
-from tests.test_browser import (  # noqa: F401  fixtures are found by their names
-    App,
-    Watched,
-    app,
-    browser,
-    open_page,
-    open_tab,
-)
+from tests.browser import App, Watched, open_tab
 from tests.test_gui_golden import golden_run, write_step
 from tests.test_gui_memory import FORECAST, MEASURED, MIB
 
@@ -26,8 +19,8 @@ PEAK = f"{MEMORY}?.data?.find((trace) => trace.name === 'peak')"
 
 
 def test_the_peak_and_the_table_come_with_the_measurement(
-    app: App,  # noqa: F811
-    open_page: Callable[..., Watched],  # noqa: F811
+    app: App,
+    open_page: Callable[..., Watched],
 ) -> None:
     run = golden_run(app.runs, steps=60, done=1, outcome=None)
     watched = open_page(390, "dark", shows=".q-head, .q-methods")

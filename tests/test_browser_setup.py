@@ -9,14 +9,7 @@ from playwright.sync_api import Page
 
 from engine.contract.events import EventWriter
 from engine.contract.identity import current_identity
-from tests.test_browser import (  # noqa: F401  fixtures are found by their names
-    LOSS,
-    App,
-    Watched,
-    app,
-    browser,
-    open_page,
-)
+from tests.browser import LOSS, App, Watched
 from tests.test_gui_golden import golden_run, result, write_step
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
@@ -30,8 +23,8 @@ def choose(page: Page, method: str) -> None:
 
 
 def test_what_is_pasted_is_asked_for(
-    app: App,  # noqa: F811
-    open_page: Callable[..., Watched],  # noqa: F811
+    app: App,
+    open_page: Callable[..., Watched],
 ) -> None:
     watched = open_page()
     page = watched.page
@@ -60,8 +53,8 @@ def test_what_is_pasted_is_asked_for(
 
 
 def test_another_method_empties_what_was_typed_for_the_last(
-    app: App,  # noqa: F811
-    open_page: Callable[..., Watched],  # noqa: F811
+    app: App,
+    open_page: Callable[..., Watched],
 ) -> None:
     watched = open_page()
     page = watched.page
@@ -82,8 +75,8 @@ def test_another_method_empties_what_was_typed_for_the_last(
 
 
 def test_the_forecast_stays_in_view(
-    app: App,  # noqa: F811
-    open_page: Callable[..., Watched],  # noqa: F811
+    app: App,
+    open_page: Callable[..., Watched],
 ) -> None:
     page = open_page().page
     page.get_by_role("button", name="More").click()
@@ -97,8 +90,8 @@ def test_the_forecast_stays_in_view(
 
 
 def test_there_are_no_axes_before_the_first_point(
-    app: App,  # noqa: F811
-    open_page: Callable[..., Watched],  # noqa: F811
+    app: App,
+    open_page: Callable[..., Watched],
 ) -> None:
     run = golden_run(app.runs, "young", done=0, outcome=None)
     run.write_owner(current_identity().as_json())

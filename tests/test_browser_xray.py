@@ -6,14 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.test_browser import (  # noqa: F401  fixtures are found by their names
-    App,
-    Watched,
-    app,
-    browser,
-    open_page,
-    open_tab,
-)
+from tests.browser import App, Watched, open_tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120), pytest.mark.slow]
 
@@ -21,8 +14,8 @@ PLOT = "document.querySelector('[data-plot={}]')"
 
 
 def test_an_xray_of_the_starter_is_drawn(
-    app: App,  # noqa: F811
-    open_page: Callable[..., Watched],  # noqa: F811
+    app: App,
+    open_page: Callable[..., Watched],
 ) -> None:
     watched = open_page(390, "dark")
     page = watched.page

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,9 @@ def workers() -> list[psutil.Process]:
     ]
 
 
-def ask(client: ChatClient, word: str, *sides: str, **sampling: Any) -> Iterator[dict[str, Any]]:
+def ask(
+    client: ChatClient, word: str, *sides: str, **sampling: Any
+) -> Generator[dict[str, Any], None, None]:
     messages: Any = {side: [{"role": "user", "content": word}] for side in sides or ("a",)}
     return client.ask(messages, **{**SAMPLING, **sampling})
 
@@ -193,7 +195,7 @@ def test_closing_the_answer_stops_the_worker(client: ChatClient) -> None:
     client.load("a", None)
     answer = ask(client, "hi", max_new_tokens=10_000)
     next(answer)
-    answer.close()  # type: ignore[attr-defined]
+    answer.close()
     assert len(list(ask(client, "again", max_new_tokens=2))) == 3
     assert not client.busy
 

@@ -80,22 +80,22 @@ class AnsweringModel:
         sizes, tokens = self._sizes, self.conversation_tokens
         part = min(PROMPT_PART, tokens)
         computing = self._computing_bytes(kind)
-        width = max(sizes.hidden, sizes.heads * sizes.head_dim)
-        layer = part * (3 * sizes.inner + 6 * width) * computing
+        width = max(sizes.hidden_size, sizes.num_heads * sizes.head_dim)
+        layer = part * (3 * sizes.intermediate_size + 6 * width) * computing
         if sizes.fuses_attention:
             # The mask, as it is and as the kernel takes it; keys and values of all heads.
-            shared = sizes.key_value_heads < sizes.heads
-            repeated = 2 * sizes.heads * sizes.head_dim * tokens * computing if shared else 0
+            shared = sizes.num_key_value_heads < sizes.num_heads
+            repeated = 2 * sizes.num_heads * sizes.head_dim * tokens * computing if shared else 0
             attention = part * tokens * (1 + computing) + repeated
         else:
-            attention = _COPIES_OF_ATTENTION * sizes.heads * part * tokens * _FLOAT32_BYTES
-        words = _COPIES_OF_SCORES * sizes.words * _FLOAT32_BYTES
+            attention = _COPIES_OF_ATTENTION * sizes.num_heads * part * tokens * _FLOAT32_BYTES
+        words = _COPIES_OF_SCORES * sizes.vocab_size * _FLOAT32_BYTES
         return tokens * self.token_bytes(kind) + attention + layer + words
 
     @property
     def conversation_tokens(self) -> int:
         """Tokens of the conversation that is reckoned with."""
-        return min(CONVERSATION_TOKENS, self._sizes.context or CONVERSATION_TOKENS)
+        return min(CONVERSATION_TOKENS, self._sizes.max_position or CONVERSATION_TOKENS)
 
     def token_bytes(self, kind: Kind) -> int:
         """Keys and values of one token, in all layers.
@@ -104,7 +104,7 @@ class AnsweringModel:
             kind: Of the device.
         """
         sizes = self._sizes
-        values = 2 * sizes.layers * sizes.key_value_heads * sizes.head_dim
+        values = 2 * sizes.num_layers * sizes.num_key_value_heads * sizes.head_dim
         return values * self._computing_bytes(kind)
 
     @cached_property
@@ -128,16 +128,16 @@ class AnsweringModel:
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Of a model, whatever its config calls them."""
+    """As `ModelShape` has them, by a config alone: a shape needs an inspection with torch."""
 
-    layers: int
-    hidden: int
-    inner: int
-    heads: int
-    key_value_heads: int
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    num_key_value_heads: int
     head_dim: int
-    words: int
-    context: int
+    vocab_size: int
+    max_position: int
     fuses_attention: bool
 
     @classmethod
@@ -151,14 +151,16 @@ class _Sizes:
         hidden = first("hidden_size", "n_embd", "d_model")
         heads = first("num_attention_heads", "n_head", "num_heads", otherwise=1)
         return cls(
-            layers=first("num_hidden_layers", "n_layer", "num_layers"),
-            hidden=hidden,
-            inner=first("intermediate_size", "ffn_dim", "n_inner", otherwise=4 * hidden),
-            heads=heads,
-            key_value_heads=first("num_key_value_heads", otherwise=heads),
+            num_layers=first("num_hidden_layers", "n_layer", "num_layers"),
+            hidden_size=hidden,
+            intermediate_size=first(
+                "intermediate_size", "ffn_dim", "n_inner", otherwise=4 * hidden
+            ),
+            num_heads=heads,
+            num_key_value_heads=first("num_key_value_heads", otherwise=heads),
             head_dim=first("head_dim", otherwise=hidden // heads),
-            words=first("vocab_size"),
-            context=first("max_position_embeddings", "n_positions"),
+            vocab_size=first("vocab_size"),
+            max_position=first("max_position_embeddings", "n_positions"),
             # As `engine.model_switches.attention_of` has it; of others nobody has looked.
             fuses_attention=text.get("model_type") in MEASURED
             and not text.get("attn_logit_softcapping"),

@@ -202,8 +202,9 @@ def test_a_log_that_was_replaced_or_cut_is_read_anew(log: Path, tmp_path: Path) 
     assert steps(reader.read()) == [5]
     log.unlink()
     assert reader.read() == []
+    assert reader.offset == 0  # a new log of the same length may even have the same inode
     log.write_bytes(line(6))
-    assert steps(reader.read())[-1:] == [6]
+    assert steps(reader.read()) == [6]
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "loop"])

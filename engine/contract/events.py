@@ -149,6 +149,10 @@ class EventReader:
         events: list[Event] = []
         try:
             descriptor = os.open(self.path, os.O_RDONLY | _O_BINARY | _O_NONBLOCK)
+        except FileNotFoundError:
+            # The next log is read anew: a system may give it the number of the one that is gone.
+            self.offset = self.bad_lines = self._inode = 0
+            return events
         except OSError:
             return events
         try:
